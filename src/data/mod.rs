@@ -1,0 +1,112 @@
+//! Labelled images: the published sets as people have them on disk, a synthetic one drawn by us,
+//! generated sets, and the batches made of them. Bytes and labels; no tensor library below `batch`.
+
+pub mod batch;
+pub mod spec;
+
+use crate::digest::hash_bytes;
+
+/// How the bytes of one image are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Channel by channel, as CIFAR's files and tensors have it.
+    Chw,
+    /// Pixel by pixel, as image files and generated `.npz` sets have it.
+    Hwc,
+}
+
+/// Images of one size with one label each, in a fixed order.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The set's name: `cifar10`, `synthetic`, a folder's name.
+    pub name: String,
+    /// Class names by label.
+    pub classes: Vec<String>,
+    /// Height and width in pixels; all images have three channels.
+    pub size: (usize, usize),
+    /// Order of the bytes in each image of `pixels`.
+    pub layout: Layout,
+    /// `len * 3 * height * width` bytes, image after image.
+    pub pixels: Pixels,
+    /// One label for each image, below `classes.len()`.
+    pub labels: Vec<u16>,
+}
+
+/// The bytes of all images: in memory, or in a mapped file that is never loaded whole.
+#[derive(Debug)]
+pub enum Pixels {
+    /// In memory.
+    Owned(Vec<u8>),
+    /// A window of a mapped file: the map, the offset of the first byte and the length.
+    Mapped(memmap2::Mmap, usize, usize),
+}
+
+impl Pixels {
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Mapped(map, start, length) => &map[*start..*start + *length],
+        }
+    }
+}
+
+impl Dataset {
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one image.
+    pub fn image_bytes(&self) -> usize {
+        3 * self.size.0 * self.size.1
+    }
+
+    /// The bytes of image `index` in this set's [`Layout`].
+    pub fn image(&self, index: usize) -> &[u8] {
+        &self.pixels.bytes()[index * self.image_bytes()..][..self.image_bytes()]
+    }
+
+    /// A digest of pixels (channel by channel), labels and size: what a job's id holds of its data.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.size.0 as u64).to_le_bytes());
+        hasher.update(&(self.size.1 as u64).to_le_bytes());
+        hasher.update(&(self.classes.len() as u64).to_le_bytes());
+        let mut chw = vec![0; self.image_bytes()];
+        for (index, label) in self.labels.iter().enumerate() {
+            self.copy_chw(index, &mut chw);
+            hasher.update(&chw);
+            hasher.update(&label.to_le_bytes());
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// Writes image `index` into `out`, channel by channel.
+    pub fn copy_chw(&self, index: usize, out: &mut [u8]) {
+        let image = self.image(index);
+        match self.layout {
+            Layout::Chw => out.copy_from_slice(image),
+            Layout::Hwc => {
+                let plane = self.size.0 * self.size.1;
+                for (position, pixel) in image.chunks_exact(3).enumerate() {
+                    for channel in 0..3 {
+                        out[channel * plane + position] = pixel[channel];
+                    }
+                }
+            }
+        }
+    }
+
+    /// A short hash of one image's bytes (channel by channel), for per-example records.
+    pub fn image_hash(&self, index: usize) -> String {
+        let mut chw = vec![0; self.image_bytes()];
+        self.copy_chw(index, &mut chw);
+        hash_bytes(&chw)[..16].to_owned()
+    }
+}

@@ -1,0 +1,3 @@
+//! Diffusion models: training a denoiser, sampling it, the generated sets.
+
+pub mod spec;

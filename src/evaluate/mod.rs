@@ -1,0 +1,3 @@
+//! Robust accuracy by a cascade of attacks.
+
+pub mod spec;

@@ -1,0 +1,49 @@
+//! Networks: classifiers and denoisers, their weights by published names.
+
+pub mod spec;
+
+use tch::Tensor;
+
+/// Anything that gives logits for images, in evaluation mode. Normalisation happens inside.
+pub trait Classifier: Send {
+    /// How many classes the logits have.
+    fn classes(&self) -> i64;
+
+    /// Logits `[b,k]` of images `x` `[b,3,h,w]`, `Float` in `[0, 1]`. Differentiable with respect
+    /// to `x`; no gradient reaches parameters; running statistics do not move.
+    fn logits(&self, x: &Tensor) -> Tensor;
+}
+
+/// Anything that removes noise: `D(x; σ)` of Karras et al. 2022.
+pub trait Denoiser: Send {
+    /// Channels, height and width of the images.
+    fn shape(&self) -> [i64; 3];
+
+    /// How many classes condition it; 0 when unconditional.
+    fn classes(&self) -> i64;
+
+    /// Smallest and largest supported noise level.
+    fn sigma_range(&self) -> (f64, f64);
+
+    /// The supported noise level nearest to `sigma` (only iDDPM rounds).
+    fn round_sigma(&self, sigma: f64) -> f64;
+
+    /// The denoised image `[b,c,h,w]`, `Float`, for `x` of the same shape (any float kind), pixels
+    /// in `[-1, 1]` plus noise of deviation `sigma` (`[b]` or `[1]`), `label` one-hot `[b,k]`.
+    /// Evaluation mode.
+    fn denoise(&self, x: &Tensor, sigma: &Tensor, label: Option<&Tensor>) -> Tensor;
+}
+
+/// What a forward pass does with batch normalisation (and dropout).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// Running statistics, nothing moves.
+    Eval,
+    /// Batch statistics, running statistics frozen: how TRADES crafts its adversarial images.
+    Frozen,
+    /// Batch statistics; running statistics move by `momentum`.
+    Train {
+        /// 0.01 in the paper's networks, 1.0 at the very first step.
+        momentum: f64,
+    },
+}

@@ -1,0 +1,3 @@
+//! Adversarial training of classifiers.
+
+pub mod spec;
