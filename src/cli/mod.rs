@@ -1,6 +1,9 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod convert;
 pub mod doctor;
+pub mod forward;
+pub mod inspect;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(doctor::Args),
+    Inspect(inspect::Args),
+    Convert(convert::Args),
+    Forward(forward::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -41,6 +47,9 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Forward(args) => forward::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
