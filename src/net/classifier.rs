@@ -295,7 +295,17 @@ mod tests {
 
     #[test]
     fn every_architecture_runs_on_its_images() {
-        for arch in ["preact-resnet18", "resnet20", "cnn-a", "resnet-2b", "resnet-4b"] {
+        let archs = [
+            "preact-resnet18-swish",
+            "preact-resnet34",
+            "resnet20",
+            "resnet56",
+            "cnn-a",
+            "cifar-small",
+            "resnet-2b",
+            "resnet-4b",
+        ];
+        for arch in archs {
             for (dataset, edge) in [("synthetic", 32), ("tiny-imagenet", 64)] {
                 let network = Network::new(&spec_of(arch, dataset), 0, Device::Cpu).unwrap();
                 let x = formula::images(&[1, 3, edge, edge], 0.0, 1.0, Device::Cpu);
