@@ -1,7 +1,9 @@
 //! Labelled images: the published sets as people have them on disk, a synthetic one drawn by us,
 //! generated sets, and the batches made of them. Bytes and labels; no tensor library below `batch`.
 
+pub mod augment;
 pub mod batch;
+pub mod loader;
 pub mod spec;
 
 use crate::digest::hash_bytes;
