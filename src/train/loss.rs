@@ -130,3 +130,142 @@ pub fn divergence(logits: &Tensor, to: &Tensor) -> Tensor {
     let sum = logits.log_softmax(1, None).kl_div(to, Reduction::Sum, false);
     sum / logits.size()[0] as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        net::{Network, formula},
+        threat::{Norm, ThreatModel},
+        train::{
+            average, golden,
+            optimiser::{Rule, Weights},
+            schedule,
+        },
+        units::Epsilon,
+    };
+    use tch::Device;
+
+    fn network() -> Network {
+        let network = Network::blank(&golden::spec().network, Device::Cpu).unwrap();
+        formula::fill(&network.state());
+        network
+    }
+
+    fn goldens() -> BTreeMap<String, Tensor> {
+        let path = golden::folder().join("training.safetensors");
+        Tensor::read_safetensors(path).unwrap().into_iter().collect()
+    }
+
+    fn batch(spec: &TrainSpec, counter: u64, start: &Tensor) -> Examples {
+        let x = formula::tensor(counter, &[8, 3, 32, 32], 0.0, 1.0);
+        let y = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7]);
+        let generated = Tensor::zeros([8], (Kind::Float, Device::Cpu));
+        let target = smoothed(spec, &y, &generated, 10);
+        Examples { x, y, target, mixed: false, start: start.copy() }
+    }
+
+    /// The largest difference relative to the largest golden value.
+    fn error(got: &Tensor, expected: &Tensor) -> f64 {
+        let scale = expected.abs().max().double_value(&[]).max(1e-12);
+        (got - expected).abs().max().double_value(&[]) / scale
+    }
+
+    fn accuracy(logits: &Tensor, y: &Tensor) -> f64 {
+        logits.argmax(1, false).eq_tensor(y).to_kind(Kind::Double).mean(None).double_value(&[])
+    }
+
+    /// Loss, gradients, accuracies and running statistics of one case.
+    fn check(case: &str, spec: &TrainSpec) {
+        let (sidecar, goldens, network) = (golden::sidecar(), goldens(), network());
+        let batch = batch(spec, 1 << 20, &goldens[&format!("{case}.noise")]);
+        let outcome = outcome(spec, &|x, mode| network.forward(x, mode), &batch, 0.01);
+        let metrics = &sidecar[case]["metrics"];
+        let number = |key: &str| metrics[key].as_f64().unwrap();
+        let loss = outcome.loss.double_value(&[]);
+        assert!((loss - number("loss")).abs() < 2e-6 * loss, "{case}: {loss}");
+        assert!((accuracy(&outcome.clean.unwrap(), &batch.y) - number("clean_acc")).abs() < 1e-6);
+        let robust = accuracy(&outcome.robust.unwrap(), &batch.y);
+        assert!((robust - number("adversarial_acc")).abs() < 1e-6, "{case}: {robust}");
+        let tensors: Vec<_> = network.parameters().iter().map(|(_, tensor)| tensor).collect();
+        let gradients = Tensor::run_backward(&[outcome.loss], &tensors, false, false);
+        let mut worst = 0.0f64;
+        for ((name, _), gradient) in network.parameters().iter().zip(gradients) {
+            let off = error(&gradient, &goldens[&format!("{case}.grad.{name}")]);
+            assert!(off < 2e-4, "{case}: gradient of {name} is off by {off:e}");
+            worst = worst.max(off);
+        }
+        for (name, buffer) in network.buffers().iter().filter(|(name, _)| name.contains("running"))
+        {
+            let off = error(buffer, &goldens[&format!("{case}.{name}")]);
+            assert!(off < 1e-5, "{case}: {name} is off by {off:e}");
+        }
+        println!("{case}: loss {loss}, worst gradient error {worst:e}");
+    }
+
+    #[test]
+    #[ignore = "needs GAUNTLET_SHARED"]
+    fn objectives_match_the_official_ones() {
+        let spec = golden::spec();
+        check("trades-linf", &spec);
+        let threat = Some(ThreatModel { norm: Norm::L2, epsilon: Epsilon::new(128, 255) });
+        check("trades-l2", &TrainSpec { threat, ..spec.clone() });
+        check("score-linf", &TrainSpec { loss: Loss::Score, beta: 4.0, ..spec.clone() });
+        check("mart-linf", &TrainSpec { loss: Loss::Mart, beta: 6.0, ..spec });
+    }
+
+    #[test]
+    #[ignore = "needs GAUNTLET_SHARED"]
+    fn six_steps_of_the_recipe_match() {
+        let (sidecar, goldens, network) = (golden::sidecar(), goldens(), network());
+        let spec = golden::spec();
+        let recipe = &sidecar["recipe"];
+        let mut weights = Weights::of(network.parameters());
+        let rule = Rule { weight_decay: 5e-4, nesterov: true, clip: None };
+        for (step, expected) in recipe["steps"].as_array().unwrap().iter().enumerate() {
+            let batch =
+                batch(&spec, (1 << 21) + step as u64, &goldens[&format!("recipe.noise.{step}")]);
+            let momentum = if step == 0 { 1.0 } else { 0.01 };
+            let outcome = outcome(&spec, &|x, mode| network.forward(x, mode), &batch, momentum);
+            let (loss, golden) =
+                (outcome.loss.double_value(&[]), expected["loss"].as_f64().unwrap());
+            assert!((loss - golden).abs() < 2e-5 * golden, "step {step}: {loss} for {golden}");
+            let rate = schedule::one_cycle(0.2, 0.34, 3, step as u64 / 2);
+            assert!((rate.learning_rate - expected["lr"].as_f64().unwrap()).abs() < 1e-12);
+            assert!((rate.momentum - expected["momentum"].as_f64().unwrap()).abs() < 1e-12);
+            weights.step(weights.gradient(&outcome.loss), rate, rule);
+            weights.move_average(average::decay_after(0.995, 1.5, step as u64 + 1));
+        }
+        let compare = |kind: &str| {
+            for (name, tensor) in network.parameters().iter().chain(network.buffers()) {
+                let golden = &goldens[&format!("recipe.{kind}.{name}")];
+                let off = error(&tensor.to_kind(Kind::Float), &golden.to_kind(Kind::Float));
+                assert!(off < 1e-3, "{kind}: {name} is off by {off:e}");
+            }
+        };
+        compare("model");
+        weights.with_average(|| compare("averaged"));
+    }
+
+    #[test]
+    fn targets_spread_what_is_smoothed() {
+        let y = Tensor::from_slice(&[1i64, 0]);
+        let generated = Tensor::from_slice(&[0.0f32, 1.0]);
+        let rows = |spec: &TrainSpec| {
+            Vec::<Vec<f64>>::try_from(&smoothed(spec, &y, &generated, 4).to_kind(Kind::Double))
+                .unwrap()
+        };
+        let near = |a: &[f64], b: [f64; 4]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+        let spec = TrainSpec { label_smoothing: 0.2, ..golden::spec() };
+        assert!(near(&rows(&spec)[0], [0.05, 0.85, 0.05, 0.05]));
+        let deepmind = TrainSpec { smooth: Smooth::Generated, ..spec.clone() };
+        assert!(near(&rows(&deepmind)[0], [0.0, 1.0, 0.0, 0.0]));
+        assert!(near(&rows(&deepmind)[1], [0.85, 0.05, 0.05, 0.05]));
+        let score = TrainSpec { loss: Loss::Score, label_smoothing: 0.3, ..spec.clone() };
+        assert!(near(&rows(&score)[0], [0.1, 0.7, 0.1, 0.1]));
+        let mart = TrainSpec { loss: Loss::Mart, ..spec };
+        assert!(near(&rows(&mart)[0], [0.0, 1.0, 0.0, 0.0]));
+    }
+}

@@ -202,7 +202,8 @@ impl TrainSpec {
             ),
             (
                 self.loss == Loss::Mart && norm == Some(Norm::L2),
-                "loss: mart crafts L-infinity perturbations only; use trades, pgd-at or score".into(),
+                "loss: mart crafts L-infinity perturbations only; use trades, pgd-at or score"
+                    .into(),
             ),
             (
                 self.cutmix && !matches!(self.loss, Loss::Trades | Loss::Score),
