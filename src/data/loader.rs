@@ -45,6 +45,11 @@ pub struct BatchSpec {
     pub augmentation: Augmentation,
     /// The noise that comes with each image.
     pub noise: Noise,
+    /// How many views of each image there are, each with its own augmentation: all first views,
+    /// then all second ones.
+    pub views: usize,
+    /// How often the batch is repeated after it is made: so much noise comes with it.
+    pub repeats: usize,
     /// Seed of everything random here.
     pub seed: u64,
 }
@@ -71,7 +76,7 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// Where each image came from.
     pub origins: Vec<Origin>,
-    /// `[n,3,h,w]`, or nothing for [`Noise::Off`].
+    /// `[n * repeats,3,h,w]`, or nothing for [`Noise::Off`].
     pub noise: Vec<f32>,
 }
 
@@ -88,11 +93,10 @@ impl Batch {
         Tensor::from_slice(&self.labels).to_device(device)
     }
 
-    /// Noise `[n,3,h,w]`, `Float`; `[0]` for [`Noise::Off`].
+    /// Noise `[n * repeats,3,h,w]`, `Float`; nothing for [`Noise::Off`].
     pub fn noise(&self, device: Device) -> Tensor {
-        let flat = Tensor::from_slice(&self.noise);
-        let noise = if self.noise.is_empty() { flat } else { flat.view(self.shape()) };
-        noise.to_device(device)
+        let [_, channels, height, width] = self.shape();
+        Tensor::from_slice(&self.noise).view([-1, channels, height, width]).to_device(device)
     }
 
     /// 1 where the image is generated, else 0: `[n]`, `Float`.
@@ -136,9 +140,14 @@ impl<'a> Batches<'a> {
         self.real.len().div_ceil(self.spec.batch) as u64
     }
 
+    /// Batch `step` alone.
+    pub fn at(&self, step: u64) -> Batch {
+        self.make(step, &mut Order::default())
+    }
+
     /// Batch `step`; `order` remembers the last permutation between calls.
     fn make(&self, step: u64, order: &mut Order) -> Batch {
-        let origins = self.origins(step, order);
+        let origins = self.origins(step, order).repeat(self.spec.views);
         let bytes = self.real.image_bytes();
         let mut batch = Batch {
             step,
@@ -154,15 +163,12 @@ impl<'a> Batches<'a> {
             let (set, index) = self.find(origin);
             set.copy_chw(index, &mut image);
             batch.labels.push(i64::from(set.labels[index]));
-            let index = self.position(step, position);
-            let mut stream = Stream::new(self.spec.seed, "augment", index);
+            let mut stream = self.stream("augment", step, position);
             self.spec.augmentation.apply(&mut stream, self.real.size, &image, place);
-            draw(
-                self.spec.noise,
-                Stream::new(self.spec.seed, "craft", index),
-                bytes,
-                &mut batch.noise,
-            );
+        }
+        for position in 0..batch.labels.len() * self.spec.repeats {
+            let stream = self.stream("craft", step, position);
+            draw(self.spec.noise, stream, bytes, &mut batch.noise);
         }
         batch
     }
@@ -209,9 +215,10 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// A number for one place in all of training.
-    fn position(&self, step: u64, position: usize) -> u64 {
-        step * self.spec.batch as u64 + position as u64
+    /// The random stream of one place in all of training.
+    fn stream(&self, name: &str, step: u64, position: usize) -> Stream {
+        let places = self.spec.batch * self.spec.views * self.spec.repeats;
+        Stream::new(self.spec.seed, name, step * places as u64 + position as u64)
     }
 
     fn lane(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Batch>) {
@@ -322,6 +329,8 @@ mod tests {
             held_out: 5,
             augmentation: Augmentation::NONE,
             noise: Noise::Uniform,
+            views: 1,
+            repeats: 1,
             seed: 3,
         }
     }

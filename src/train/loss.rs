@@ -4,6 +4,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::{
     net::Mode,
+    threat::{Norm, ThreatModel},
     train::{
         Forward,
         craft::Attack,
@@ -55,20 +56,16 @@ pub fn outcome(spec: &TrainSpec, forward: &Forward, batch: &Examples, momentum: 
         Loss::Score => score::outcome(spec, &attack, forward, batch, mode),
         Loss::Mart => mart::outcome(spec.beta, &attack, forward, batch, mode),
         Loss::PgdAt | Loss::Standard => {
-            let attack = Pgd {
-                threat,
-                steps: spec.attack_steps,
-                step_size: pgd_step(spec, threat.epsilon.value()),
-            };
-            pgd_at(spec.keep_clean, attack, forward, batch, mode)
+            pgd_at(spec.keep_clean, pgd(spec, threat), forward, batch, mode)
         }
     }
 }
 
-/// The step size of PGD-AT: what is stated, else ε/4 for L-infinity, 15ε/128 for L2.
-fn pgd_step(spec: &TrainSpec, epsilon: f64) -> f64 {
-    let l2 = spec.threat.is_some_and(|threat| threat.norm == crate::threat::Norm::L2);
-    spec.attack_step_size.unwrap_or(if l2 { epsilon * 15.0 / 128.0 } else { epsilon / 4.0 })
+/// The attack of PGD-AT: its step is what is stated, else ε/4 for L-infinity, 15ε/128 for L2.
+pub fn pgd(spec: &TrainSpec, threat: ThreatModel) -> Pgd {
+    let share = if threat.norm == Norm::L2 { 15.0 / 128.0 } else { 0.25 };
+    let step_size = spec.attack_step_size.unwrap_or(threat.epsilon.value() * share);
+    Pgd { threat, steps: spec.attack_steps, step_size }
 }
 
 /// Cross entropy on images found by PGD in evaluation mode; labels are never smoothed.
@@ -138,7 +135,6 @@ mod tests {
     use super::*;
     use crate::{
         net::{Network, formula},
-        threat::{Norm, ThreatModel},
         train::{
             average, golden,
             optimiser::{Rule, Weights},

@@ -1,16 +1,25 @@
 //! Adversarial training of classifiers, as the paper's code does it.
 
 pub mod average;
+pub mod checkpoint;
 pub mod craft;
+pub mod cutmix;
+pub mod journal;
 pub mod loss;
 pub mod mart;
 pub mod optimiser;
 pub mod pgd;
+pub mod run;
 pub mod schedule;
 pub mod score;
 pub mod spec;
+#[cfg(test)]
+mod toy;
 pub mod trades;
+mod trainer;
+pub mod validate;
 
+pub use run::{TrainSummary, run};
 use tch::Tensor;
 
 use crate::net::Mode;

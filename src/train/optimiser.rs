@@ -1,6 +1,6 @@
 //! Stochastic gradient descent over all parameters at once.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::train::schedule::Rate;
 
@@ -26,6 +26,7 @@ pub struct Weights {
     /// Moving average of `flat`.
     pub average: Tensor,
     parameters: Vec<Tensor>,
+    names: Vec<String>,
     decayed: i64,
 }
 
@@ -49,7 +50,19 @@ impl Weights {
         });
         let parameters = parameters.collect();
         let (velocity, average) = (flat.zeros_like(), flat.copy());
-        Self { flat, velocity, average, parameters, decayed: count }
+        let names = decayed.iter().chain(&free).map(|(name, _)| name.clone()).collect();
+        Self { flat, velocity, average, parameters, names, decayed: count }
+    }
+
+    /// Windows of the average by the parameters' names, in the shapes they have.
+    pub fn named_average(&self) -> Vec<(String, Tensor)> {
+        let mut start = 0;
+        let windows = self.parameters.iter().map(|parameter| {
+            let length = parameter.numel() as i64;
+            start += length;
+            self.average.narrow(0, start - length, length).view(parameter.size().as_slice())
+        });
+        self.names.iter().cloned().zip(windows).collect()
     }
 
     /// The gradient `[n]` of `loss` `[]` with respect to all parameters.
@@ -99,11 +112,6 @@ impl Weights {
         self.flat.copy_(&live);
         result
     }
-
-    /// Whether any weight is not a finite number. Waits for the device.
-    pub fn is_finite(&self) -> bool {
-        self.flat.isfinite().all().to_kind(Kind::Int64).int64_value(&[]) == 1
-    }
 }
 
 /// Batch-norm parameters: `layer.0.block.0.batchnorm_0.weight`, `bn1.bias`, ... The published
@@ -116,6 +124,7 @@ fn undecayed(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     fn named(values: &[(&str, &[f32])]) -> Vec<(String, Tensor)> {
         let leaf = |v: &[f32]| Tensor::from_slice(v).set_requires_grad(true);
