@@ -1,13 +1,14 @@
 //! Tensors with words about them in one file, written whole or not at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     path::Path,
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{AtPath, Error, Result};
@@ -21,27 +22,40 @@ use crate::error::{AtPath, Error, Result};
 /// # Panics
 /// If a tensor is neither `Float`, `Double` nor `Int64`.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], words: &[(&str, String)]) -> Result<()> {
-    let parts: Vec<_> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let (kind, bytes) = bytes(tensor);
-            let shape: Vec<usize> = tensor.size().iter().map(|&edge| edge as usize).collect();
-            (name, kind, shape, bytes)
-        })
-        .collect();
-    let views = parts.iter().map(|(name, kind, shape, bytes)| {
-        let view = TensorView::new(*kind, shape.clone(), bytes).expect("sizes agree");
-        (name.as_str(), view)
-    });
-    let words: HashMap<String, String> =
-        words.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    let content =
-        safetensors::serialize(views, Some(words)).map_err(|error| Error::in_file(path, error))?;
+    let parts: Vec<_> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    let header = header(tensors, &parts, words);
     let beside = path.with_extension("partial");
     let mut file = File::create(&beside).at(&beside)?;
-    file.write_all(&content).at(&beside)?;
+    file.write_all(&(header.len() as u64).to_le_bytes()).at(&beside)?;
+    file.write_all(header.as_bytes()).at(&beside)?;
+    for (_, bytes) in &parts {
+        file.write_all(bytes).at(&beside)?;
+    }
     file.sync_all().at(&beside)?;
     fs::rename(&beside, path).at(path)
+}
+
+/// The JSON header, written by hand because the crate keeps words in random order: equal content
+/// shall have equal bytes. Padded so that the data begin at a multiple of 8.
+fn header(
+    tensors: &[(String, Tensor)],
+    parts: &[(Dtype, Vec<u8>)],
+    words: &[(&str, String)],
+) -> String {
+    let words: serde_json::Map<_, _> =
+        words.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), words.into())]);
+    let mut start = 0;
+    for ((name, tensor), (kind, bytes)) in tensors.iter().zip(parts) {
+        let end = start + bytes.len();
+        let kind = format!("{kind:?}");
+        let entry = json!({"dtype": kind, "shape": tensor.size(), "data_offsets": [start, end]});
+        entries.insert(name.clone(), entry);
+        start = end;
+    }
+    let text = serde_json::Value::from(entries).to_string();
+    let padding = text.len().next_multiple_of(8) - text.len();
+    text + &" ".repeat(padding)
 }
 
 /// Reads what [`write`] wrote: tensors on the CPU, and the words.
