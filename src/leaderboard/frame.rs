@@ -138,14 +138,22 @@ pub(super) fn parquet(frame: &mut DataFrame) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// `rows` as CSV with a header.
+///
+/// # Errors
+/// If polars refuses, which would be our mistake.
+pub fn csv(rows: &[Row]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    CsvWriter::new(&mut bytes).finish(&mut frame(rows)?).map_err(refused)?;
+    Ok(bytes)
+}
+
 /// Writes `rows` as CSV with a header.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
-    let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(&mut frame(rows)?).map_err(refused)?;
-    atomic::write(path, &bytes)
+    atomic::write(path, &csv(rows)?)
 }
 
 /// Writes `rows` as JSON: an array of [`Row`], which [`read_json`] gives back.
