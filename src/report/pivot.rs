@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(again[0].lines.len(), table.lines.len());
         let (before, after) = (table.lines[0].1[1].as_ref(), again[0].lines[0].1[1].as_ref());
         let shift = after.unwrap().spread.mean - before.unwrap().spread.mean;
-        assert!((shift - 0.5).abs() < 1e-9, "{shift}");
+        assert!((shift - 0.25).abs() < 1e-9, "{shift}");
         assert!(after.unwrap().text().contains('±'));
     }
 

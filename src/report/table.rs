@@ -58,7 +58,7 @@ pub fn value_text(value: &str) -> String {
 pub fn ranked(rows: &[Row]) -> Vec<&Row> {
     let mut ranked: Vec<&Row> = rows.iter().collect();
     ranked.sort_by(|a, b| {
-        let threat = |row: &Row| (row.dataset.clone(), row.threat.norm.to_string());
+        let threat = |row: &Row| (row.dataset.clone(), row.threat.norm as u8);
         threat(a)
             .cmp(&threat(b))
             .then(a.threat.epsilon.value().total_cmp(&b.threat.epsilon.value()))
