@@ -1,7 +1,17 @@
 //! Networks: classifiers and denoisers, their weights by published names.
 
+pub mod arch;
+pub mod classifier;
+pub mod formula;
+pub mod layers;
+pub mod preact;
+pub mod resnet;
+pub mod small;
 pub mod spec;
+pub mod weights;
+pub mod wrn;
 
+pub use classifier::Network;
 use tch::Tensor;
 
 /// Anything that gives logits for images, in evaluation mode. Normalisation happens inside.

@@ -1,0 +1,119 @@
+//! The classifier architectures by name, and the normalisation that each has inside.
+
+use super::{layers::Activation, preact::Form, wrn::WideSpec};
+use crate::error::{Error, Result};
+
+/// A classifier architecture, parsed from its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// `wrn-28-10-swish`, `wrn-28-10`.
+    Wide(WideSpec),
+    /// `preact-resnet18`, `preact-resnet34-swish`: form and layers.
+    PreAct(Form, i64),
+    /// `resnet20`: layers.
+    Cifar(i64),
+    /// `cnn-a`.
+    CnnA,
+    /// `cifar-small`: CNN-A with the normalisation of Wong et al. 2018.
+    Small,
+    /// `resnet-2b` (one stage), `resnet-4b` (two).
+    Verified(i64),
+}
+
+/// What `arch:` may be, for messages and help.
+pub const KNOWN: &str = "wrn-DEPTH-WIDTH-swish and wrn-DEPTH-WIDTH (ReLU), DEPTH = 6n+4, such as \
+     wrn-28-10-swish; preact-resnet18, preact-resnet34, preact-resnet18-swish, \
+     preact-resnet34-swish; resnet20, resnet32, resnet44, resnet56 (any 6n+2); cnn-a; \
+     cifar-small; resnet-2b; resnet-4b";
+
+impl Arch {
+    /// The architecture called `name`.
+    ///
+    /// # Errors
+    /// An unknown name lists what exists.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::find(name).ok_or_else(|| {
+            Error::input(format!("unknown architecture `{name}`; expected one of: {KNOWN}"))
+        })
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        match name {
+            "cnn-a" => return Some(Self::CnnA),
+            "cifar-small" => return Some(Self::Small),
+            "resnet-2b" => return Some(Self::Verified(1)),
+            "resnet-4b" => return Some(Self::Verified(2)),
+            _ => {}
+        }
+        let (stem, swish) = match name.strip_suffix("-swish") {
+            Some(stem) => (stem, true),
+            None => (name, false),
+        };
+        if let Some(sizes) = stem.strip_prefix("wrn-") {
+            let (depth, width) = sizes.split_once('-')?;
+            let (depth, width) = (number(depth)?, number(width)?);
+            let activation = if swish { Activation::Swish } else { Activation::Relu };
+            return (depth >= 10 && depth % 6 == 4).then_some(Self::Wide(WideSpec {
+                depth,
+                width,
+                activation,
+            }));
+        }
+        if let Some(layers) = stem.strip_prefix("preact-resnet") {
+            let form = if swish { Form::Gowal } else { Form::Plain };
+            let layers = number(layers).filter(|layers| [18, 34].contains(layers))?;
+            return Some(Self::PreAct(form, layers));
+        }
+        let layers = name.strip_prefix("resnet").and_then(number)?;
+        (layers >= 8 && layers % 6 == 2).then_some(Self::Cifar(layers))
+    }
+
+    /// Mean and deviation of each channel by which the network normalises images of `dataset`;
+    /// `None` for the networks that take images as they are.
+    pub fn normalisation(self, dataset: &str) -> Option<[[f64; 3]; 2]> {
+        const IMAGENET: [f64; 3] = [0.485, 0.456, 0.406];
+        const CIFAR: [f64; 3] = [0.4914, 0.4822, 0.4465];
+        match self {
+            Self::PreAct(Form::Plain, _) => None,
+            Self::Cifar(_) => Some([IMAGENET, [0.229, 0.224, 0.225]]),
+            Self::Small => Some([IMAGENET, [0.225; 3]]),
+            Self::CnnA => Some([CIFAR, [0.2023, 0.1994, 0.2010]]),
+            Self::Verified(_) => Some([CIFAR, [0.2471, 0.2435, 0.2616]]),
+            Self::Wide(_) | Self::PreAct(Form::Gowal, _) => Some(match dataset {
+                "cifar10" => [CIFAR, [0.2471, 0.2435, 0.2616]],
+                "cifar100" => [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]],
+                "tiny-imagenet" => [[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]],
+                // SVHN's, and whatever has no published numbers.
+                _ => [[0.5; 3], [0.5; 3]],
+            }),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|number| (1..=10_000).contains(number))
+}
+
+/// Edge length of the images of `dataset`, for the heads that depend on it.
+pub fn resolution(dataset: &str) -> i64 {
+    if dataset == "tiny-imagenet" { 64 } else { 32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_and_unknown_ones_list_what_exists() {
+        let wide = WideSpec { depth: 28, width: 10, activation: Activation::Swish };
+        assert_eq!(Arch::parse("wrn-28-10-swish").unwrap(), Arch::Wide(wide));
+        assert_eq!(Arch::parse("preact-resnet34").unwrap(), Arch::PreAct(Form::Plain, 34));
+        assert_eq!(Arch::parse("resnet56").unwrap(), Arch::Cifar(56));
+        for bad in
+            ["wrn-27-10", "wrn-28", "wrn-28-0", "resnet21", "preact-resnet50", "", "wrn--1-2"]
+        {
+            let message = Arch::parse(bad).unwrap_err().to_string();
+            assert!(message.contains("wrn-28-10-swish") && message.contains("resnet-4b"), "{bad}");
+        }
+    }
+}

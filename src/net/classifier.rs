@@ -1,0 +1,285 @@
+//! Any classifier by its spec: normalisation, body, named weights.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    Classifier, Mode,
+    arch::{self, Arch},
+    preact::PreActResNet,
+    resnet::CifarResNet,
+    small::{CnnA, VerifiedResNet},
+    spec::ClassifierSpec,
+    weights::Weights,
+    wrn::WideResNet,
+};
+use crate::error::{Error, Result};
+
+/// The layers behind the normalisation.
+#[derive(Debug)]
+enum Body {
+    Wide(WideResNet),
+    PreAct(PreActResNet),
+    Cifar(CifarResNet),
+    CnnA(CnnA),
+    Verified(VerifiedResNet),
+}
+
+impl Body {
+    fn new(weights: &mut Weights, spec: &ClassifierSpec, arch: Arch) -> Self {
+        let (classes, resolution) = (spec.classes, arch::resolution(&spec.dataset));
+        match arch {
+            Arch::Wide(wide) => Self::Wide(WideResNet::new(weights, wide, classes)),
+            Arch::PreAct(form, layers) => {
+                let counts = if layers == 18 { [2, 2, 2, 2] } else { [3, 4, 6, 3] };
+                Self::PreAct(PreActResNet::new(weights, form, counts, classes))
+            }
+            Arch::Cifar(depth) => Self::Cifar(CifarResNet::new(weights, depth, classes)),
+            Arch::CnnA | Arch::Small => Self::CnnA(CnnA::new(weights, resolution, classes)),
+            Arch::Verified(stages) => {
+                Self::Verified(VerifiedResNet::new(weights, stages, resolution, classes))
+            }
+        }
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        match self {
+            Self::Wide(body) => body.forward(x, mode),
+            Self::PreAct(body) => body.forward(x, mode),
+            Self::Cifar(body) => body.forward(x, mode),
+            Self::CnnA(body) => body.forward(x),
+            Self::Verified(body) => body.forward(x),
+        }
+    }
+}
+
+/// A classifier with named weights. [`Network::forward`] builds gradients to parameters;
+/// [`Classifier::logits`] sees the same weights and never does.
+#[derive(Debug)]
+pub struct Network {
+    spec: ClassifierSpec,
+    weights: Weights,
+    /// Over the parameters themselves.
+    living: Body,
+    /// Over the same storage, detached: evaluation inside training needs no copy of the weights.
+    still: Body,
+    /// Mean and deviation, each `[1,3,1,1]`.
+    normalisation: Option<[Tensor; 2]>,
+}
+
+impl Network {
+    /// A network initialised as the official code does, its numbers drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the architecture is unknown (the message lists what exists) or `classes` is not positive.
+    pub fn new(spec: &ClassifierSpec, seed: u64, device: Device) -> Result<Self> {
+        Self::over(Weights::drawn(seed, device), spec)
+    }
+
+    /// A network of zeros, to be loaded over.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn blank(spec: &ClassifierSpec, device: Device) -> Result<Self> {
+        Self::over(Weights::blank(device), spec)
+    }
+
+    fn over(mut weights: Weights, spec: &ClassifierSpec) -> Result<Self> {
+        let arch = Arch::parse(&spec.arch)?;
+        if spec.classes < 1 {
+            let message = format!("classes: {} is not a number of classes", spec.classes);
+            return Err(Error::input(message));
+        }
+        let living = Body::new(&mut weights, spec, arch);
+        let still = Body::new(&mut weights.without_gradients(), spec, arch);
+        let channels = |values: [f64; 3]| {
+            let values = Tensor::from_slice(&values).to_kind(Kind::Float);
+            values.to_device(weights.device()).view([1, 3, 1, 1])
+        };
+        let normalisation = arch.normalisation(&spec.dataset).map(|both| both.map(channels));
+        Ok(Self { spec: spec.clone(), weights, living, still, normalisation })
+    }
+
+    /// The same network with the gradients of its parameters off.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        self.weights.set_requires_grad(false);
+        self
+    }
+
+    /// Logits `[b,k]` of images `x` `[b,3,h,w]`, `Float` in `[0, 1]`, with gradients to parameters.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.living.forward(&self.normalise(x), mode)
+    }
+
+    /// As [`Network::forward`] without gradients to parameters: crafting adversarial images with
+    /// batch statistics ([`Mode::Frozen`]) at less cost.
+    pub fn forward_still(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.still.forward(&self.normalise(x), mode)
+    }
+
+    fn normalise(&self, x: &Tensor) -> Tensor {
+        match &self.normalisation {
+            Some([mean, deviation]) => (x - mean) / deviation,
+            None => x.shallow_clone(), // alias: only read
+        }
+    }
+
+    /// Trainable tensors by name, gradients on unless [`Network::frozen`].
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        self.weights.parameters()
+    }
+
+    /// `running_mean`, `running_var` and `num_batches_tracked` by name.
+    pub fn buffers(&self) -> &[(String, Tensor)] {
+        self.weights.buffers()
+    }
+
+    /// Parameters, then buffers: detached aliases of the living tensors (copy before keeping).
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        self.weights.state()
+    }
+
+    /// Copies `named` into the network.
+    ///
+    /// # Errors
+    /// Lists missing, unexpected and misshapen entries all at once; nothing is copied then.
+    pub fn load(&self, named: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.weights.load(named)
+    }
+
+    /// What the network was built from.
+    pub fn spec(&self) -> &ClassifierSpec {
+        &self.spec
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> Device {
+        self.weights.device()
+    }
+}
+
+impl Classifier for Network {
+    fn classes(&self) -> i64 {
+        self.spec.classes
+    }
+
+    fn logits(&self, x: &Tensor) -> Tensor {
+        self.forward_still(x, Mode::Eval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::formula;
+
+    fn golden_folder() -> std::path::PathBuf {
+        let shared = std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED is set");
+        std::path::Path::new(&shared).join("golden")
+    }
+
+    fn spec_of(arch: &str, dataset: &str) -> ClassifierSpec {
+        let classes = match dataset {
+            "cifar100" => 100,
+            "tiny-imagenet" => 200,
+            _ => 10,
+        };
+        ClassifierSpec { arch: arch.into(), dataset: dataset.into(), classes }
+    }
+
+    /// Logits by formula against the golden file, for the tags that `wanted` picks.
+    fn check_goldens(wanted: impl Fn(&str) -> bool) {
+        let folder = golden_folder();
+        let json = std::fs::read(folder.join("classifiers.json")).unwrap();
+        let cases: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&json).unwrap();
+        let tensors = Tensor::read_safetensors(folder.join("classifiers.safetensors")).unwrap();
+        let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
+        let mut seen = 0;
+        for (tag, case) in cases.iter().filter(|(tag, _)| wanted(tag)) {
+            let text = |key: &str| case[key].as_str().unwrap();
+            let number = |key: &str| case[key].as_i64().unwrap();
+            let network = Network::blank(&spec_of(text("arch"), text("dataset")), Device::Cpu);
+            let network = network.unwrap();
+            let count: usize = network.parameters().iter().map(|(_, t)| t.numel()).sum();
+            assert_eq!(count as i64, number("params"), "{tag}");
+            check_names(tag, case, &network.state());
+            formula::fill(&network.state());
+            let edge = number("resolution");
+            let x = formula::images(&[number("batch"), 3, edge, edge], 0.0, 1.0, Device::Cpu);
+            let _guard = tch::no_grad_guard();
+            let (got, expected) = (network.logits(&x), &tensors[&format!("{tag}.logits")]);
+            let scale = expected.abs().max().double_value(&[]);
+            let error = (got - expected).abs().max().double_value(&[]) / scale;
+            println!("{tag}: relative error {error:.1e}");
+            assert!(error < 1e-4, "{tag}: {error}");
+            seen += 1;
+        }
+        assert!(seen > 0, "some tag is checked");
+    }
+
+    fn check_names(tag: &str, case: &serde_json::Value, state: &[(String, Tensor)]) {
+        let mut own: Vec<_> = state.iter().map(|(name, t)| (name.clone(), t.size())).collect();
+        own.sort();
+        match case["state_dict"].as_array() {
+            Some(_) => {
+                let named: Vec<(String, Vec<i64>)> =
+                    serde_json::from_value(case["state_dict"].clone()).unwrap();
+                assert_eq!(own, named, "{tag}");
+            }
+            None => assert_eq!(own.len() as u64, case["state_dict"].as_u64().unwrap(), "{tag}"),
+        }
+    }
+
+    #[test]
+    #[ignore = "needs GAUNTLET_SHARED"]
+    fn logits_match_the_official_networks() {
+        check_goldens(|tag| !tag.starts_with("wrn-70"));
+    }
+
+    #[test]
+    #[ignore = "needs GAUNTLET_SHARED"]
+    fn logits_match_the_official_wrn_70_16() {
+        check_goldens(|tag| tag.starts_with("wrn-70"));
+    }
+
+    #[test]
+    fn evaluation_reaches_the_input_and_not_the_parameters() {
+        let network = Network::new(&spec_of("wrn-10-1-swish", "cifar10"), 1, Device::Cpu).unwrap();
+        let x = formula::images(&[2, 3, 32, 32], 0.0, 1.0, Device::Cpu).set_requires_grad(true);
+        network.logits(&x).square().sum(Kind::Float).backward();
+        assert!(x.grad().abs().max().double_value(&[]) > 0.0);
+        assert!(network.parameters().iter().all(|(_, tensor)| !tensor.grad().defined()));
+        network.forward(&x, Mode::Frozen).square().sum(Kind::Float).backward();
+        assert!(network.parameters().iter().all(|(_, tensor)| tensor.grad().defined()));
+    }
+
+    #[test]
+    fn training_moves_what_evaluation_sees() {
+        let network = Network::new(&spec_of("wrn-10-1", "svhn"), 1, Device::Cpu).unwrap();
+        let x = formula::images(&[2, 3, 32, 32], 0.0, 1.0, Device::Cpu);
+        let before = network.logits(&x);
+        let trained = network.forward(&x, Mode::Train { momentum: 1.0 });
+        let frozen = network.forward_still(&x, Mode::Frozen);
+        assert!(trained.allclose(&frozen, 1e-6, 1e-6, false));
+        assert!(!network.logits(&x).allclose(&before, 1e-4, 1e-4, false));
+        let copy = Network::blank(network.spec(), Device::Cpu).unwrap();
+        copy.load(&network.state().into_iter().collect()).unwrap();
+        assert_eq!(copy.logits(&x), network.logits(&x));
+    }
+
+    #[test]
+    fn every_architecture_runs_on_its_images() {
+        for arch in ["preact-resnet18", "resnet20", "cnn-a", "resnet-2b", "resnet-4b"] {
+            for (dataset, edge) in [("synthetic", 32), ("tiny-imagenet", 64)] {
+                let network = Network::new(&spec_of(arch, dataset), 0, Device::Cpu).unwrap();
+                let x = formula::images(&[1, 3, edge, edge], 0.0, 1.0, Device::Cpu);
+                let logits = network.logits(&x);
+                assert_eq!(logits.size(), [1, network.classes()], "{arch} {dataset}");
+                assert!(logits.isfinite().all().int64_value(&[]) == 1);
+            }
+        }
+    }
+}
