@@ -2,6 +2,8 @@
 
 pub mod ablation;
 mod adam;
+pub mod augment;
+mod checkpoint;
 pub mod fid;
 #[cfg(test)]
 mod gaussian;
