@@ -1,17 +1,23 @@
 //! Networks: classifiers and denoisers, their weights by published names.
 
 pub mod arch;
+pub mod architecture;
 pub mod classifier;
+pub mod denoiser;
 pub mod formula;
 pub mod layers;
 pub mod preact;
+pub mod precond;
 pub mod resnet;
 pub mod small;
 pub mod spec;
+pub mod unet;
+mod unet_block;
 pub mod weights;
 pub mod wrn;
 
 pub use classifier::Network;
+pub use denoiser::DenoiserNet;
 use tch::Tensor;
 
 /// Anything that gives logits for images, in evaluation mode. Normalisation happens inside.

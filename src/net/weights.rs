@@ -91,6 +91,14 @@ impl Weights {
         tensor
     }
 
+    /// `count` values for a buffer that starts at random (zeros unless weights are drawn).
+    pub fn drawn_values(&self, name: &str, count: i64, init: Init) -> Tensor {
+        match self.origin {
+            Origin::Drawn(seed) => draw(seed, name, &[count], init),
+            _ => Tensor::zeros([count], (Kind::Float, Device::Cpu)),
+        }
+    }
+
     /// Trainable tensors, gradients on.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
