@@ -1,0 +1,121 @@
+//! A window of bytes that are in memory or in a mapped file, cheap to clone and to narrow.
+
+use std::{fmt, fs, fs::File, ops::Deref, path::Path, sync::Arc};
+
+use memmap2::Mmap;
+
+use crate::error::{AtPath, Error, Result};
+
+/// Shared read-only bytes. Clones and windows share the memory or the map.
+#[derive(Clone)]
+pub struct Bytes {
+    source: Arc<Source>,
+    start: usize,
+    length: usize,
+}
+
+enum Source {
+    Memory(Vec<u8>),
+    Map(Mmap),
+}
+
+impl Bytes {
+    /// The whole file at `path`, mapped: nothing is read until it is looked at.
+    ///
+    /// # Errors
+    /// If `path` is not a regular file or cannot be opened.
+    #[allow(unsafe_code)] // mapping is unsafe: see the note inside
+    pub fn map(path: &Path) -> Result<Self> {
+        // Looked at before opening: opening a pipe would wait for ever.
+        let found = fs::metadata(path).at(path)?;
+        if !found.is_file() {
+            let kind = if found.is_dir() { "a folder" } else { "neither a file nor a folder" };
+            return Err(Error::in_file(path, format!("is {kind}; expected a file")));
+        }
+        if found.len() == 0 {
+            return Ok(Self::from(Vec::new()));
+        }
+        let file = File::open(path).at(path)?;
+        // SAFETY: the map is private and read-only. A file cut short by somebody else while we
+        // read ends the process with SIGBUS, as with every program that maps files; ours are
+        // written beside and renamed, never changed in place.
+        let map = unsafe { Mmap::map(&file) }.at(path)?;
+        let length = map.len();
+        Ok(Self { source: Arc::new(Source::Map(map)), start: 0, length })
+    }
+
+    /// `length` bytes from `start`, or `None` where that leaves this window.
+    pub fn window(&self, start: usize, length: usize) -> Option<Self> {
+        let end = start.checked_add(length)?;
+        (end <= self.length).then(|| Self {
+            source: Arc::clone(&self.source),
+            start: self.start + start,
+            length,
+        })
+    }
+
+    /// Whether the bytes lie in a mapped file rather than in memory.
+    pub fn is_mapped(&self) -> bool {
+        matches!(*self.source, Source::Map(_))
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let length = bytes.len();
+        Self { source: Arc::new(Source::Memory(bytes)), start: 0, length }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let all: &[u8] = match &*self.source {
+            Source::Memory(bytes) => bytes,
+            Source::Map(map) => map,
+        };
+        &all[self.start..self.start + self.length]
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_stay_inside() {
+        let bytes = Bytes::from((0..10).collect::<Vec<u8>>());
+        let middle = bytes.window(3, 4).unwrap();
+        assert_eq!(*middle, [3, 4, 5, 6]);
+        assert_eq!(*middle.window(3, 1).unwrap(), [6]);
+        assert!(middle.window(3, 2).is_none());
+        assert!(middle.window(usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn only_files_are_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = Bytes::map(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("is a folder"), "{message}");
+        assert!(Bytes::map(Path::new("/dev/zero")).is_err());
+        let path = folder.path().join("file");
+        fs::write(&path, "").unwrap();
+        assert!(Bytes::map(&path).unwrap().is_empty());
+        fs::write(&path, "abc").unwrap();
+        let map = Bytes::map(&path).unwrap();
+        assert!(map.is_mapped() && *map == *b"abc");
+    }
+}

@@ -1,0 +1,531 @@
+//! The stack machine of Python's pickles, protocols 0 to 5, without Python: it builds nodes and
+//! refuses every name that is not on the caller's list.
+//!
+//! Longer than most files because the opcodes are one table (Python's `pickletools.py` documents
+//! them). Nothing recurses, every opcode makes at most one node, and byte strings stay windows of
+//! the input, so time and memory are proportional to the input.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    error::{Error, Result},
+    formats::{
+        bytes::Bytes,
+        pickle::{Id, Node, Object, Pickle},
+    },
+};
+
+/// More values than any real file has outside its byte strings.
+const MOST_NODES: usize = 4_000_000;
+
+/// Reads one pickle from the start of `input`; also says how many bytes it took. `allowed` lists
+/// the full names (`collections.OrderedDict`) of the globals that may occur.
+///
+/// # Errors
+/// If the pickle is cut short, malformed, too large, or asks for a global that is not allowed.
+pub fn parse(input: &Bytes, allowed: &[&str]) -> Result<(Pickle, usize)> {
+    let mut machine = Machine {
+        input,
+        at: 0,
+        opcode_at: 0,
+        allowed,
+        nodes: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        globals: HashMap::new(),
+        steps: 0,
+        text: 0,
+    };
+    loop {
+        machine.opcode_at = machine.at;
+        machine.steps += 1;
+        let opcode = machine.byte()?;
+        if opcode == b'.' {
+            let root = machine.pop()?;
+            let Machine { nodes, steps, text, at, .. } = machine;
+            return Ok((Pickle { nodes, root, steps, text }, at));
+        }
+        machine.step(opcode)?;
+    }
+}
+
+struct Machine<'a> {
+    input: &'a Bytes,
+    at: usize,
+    opcode_at: usize,
+    allowed: &'a [&'a str],
+    nodes: Vec<Node>,
+    stack: Vec<Id>,
+    /// Heights of the stack where marks were set.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Id>,
+    /// One shared name for each global that occurs.
+    globals: HashMap<String, Arc<str>>,
+    steps: u64,
+    text: u64,
+}
+
+impl Machine<'_> {
+    fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
+        Err(Error::input(format!("pickle, byte {}: {what}", self.opcode_at)))
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<()> {
+        match opcode {
+            // The frame of protocol 4 is only a hint for reading ahead.
+            0x95 => self.take(8).map(drop),
+            0x80 => match self.byte()? {
+                0..=5 => Ok(()),
+                other => self.wrong(format!("protocol {other}; known are 0 to 5")),
+            },
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b'0' => self.pop_or_mark(),
+            b'1' => self.pop_mark().map(drop),
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+                Ok(())
+            }
+            b'g' | b'h' | b'j' | b'p' | b'q' | b'r' | 0x94 => self.memoize(opcode),
+            b'I' | b'J' | b'K' | b'L' | b'M' | b'F' | b'G' | 0x8a | 0x8b => self.number(opcode),
+            b'S' | b'T' | b'U' | b'V' | b'X' | b'B' | b'C' | 0x8c | 0x8d | 0x8e | 0x96 => {
+                self.string(opcode)
+            }
+            b'c' | b'i' | b'o' | b'R' | b'b' | b'P' | b'Q' | 0x81 | 0x92 | 0x93 => {
+                self.object(opcode)
+            }
+            0x82..=0x84 => self.wrong("an extension code; gauntlet knows none; refused"),
+            0x97 => self.wrong("a buffer outside the pickle; there is none"),
+            0x98 => self.top().map(drop), // a buffer becomes read-only: ours always are
+            _ => self.container(opcode),
+        }
+    }
+
+    fn container(&mut self, opcode: u8) -> Result<()> {
+        let node = match opcode {
+            b'N' => Node::None,
+            0x88 => Node::Bool(true),
+            0x89 => Node::Bool(false),
+            b')' => Node::Tuple(Vec::new()),
+            b']' => Node::List(Vec::new()),
+            b'}' => Node::Dict(Vec::new()),
+            0x8f => Node::Set(Vec::new()),
+            b't' => Node::Tuple(self.pop_mark()?),
+            b'l' => Node::List(self.pop_mark()?),
+            0x91 => Node::Set(self.pop_mark()?),
+            b'd' => {
+                let items = self.pop_mark()?;
+                Node::Dict(self.paired(&items)?)
+            }
+            0x85..=0x87 => {
+                let count = usize::from(opcode - 0x84);
+                let mut items = Vec::with_capacity(count);
+                for _ in 0..count {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                Node::Tuple(items)
+            }
+            b'a' => {
+                let item = self.pop()?;
+                return self.append(&[item]);
+            }
+            b'e' | 0x90 => {
+                let items = self.pop_mark()?;
+                return self.append(&items);
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                return self.set(&[key, value]);
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                return self.set(&items);
+            }
+            other => return self.wrong(format!("opcode {other:#04x} does not exist")),
+        };
+        self.push(node)
+    }
+
+    fn number(&mut self, opcode: u8) -> Result<()> {
+        let node = match opcode {
+            b'K' => Node::Int(i64::from(self.byte()?)),
+            b'M' => Node::Int(i64::from(u16::from_le_bytes(self.fixed()?))),
+            b'J' => Node::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
+            b'G' => Node::Float(f64::from_be_bytes(self.fixed()?)),
+            0x8a => {
+                let length = usize::from(self.byte()?);
+                long(self.take(length)?)
+            }
+            0x8b => {
+                let length = i32::from_le_bytes(self.fixed()?);
+                let Ok(length) = usize::try_from(length) else {
+                    return self.wrong("an integer of negative length");
+                };
+                long(self.take(length)?)
+            }
+            _ => {
+                let line = self.line()?;
+                let digits = line.strip_suffix('L').unwrap_or(&line);
+                let node = match (opcode, line.as_str()) {
+                    (b'I', "00") => Some(Node::Bool(false)),
+                    (b'I', "01") => Some(Node::Bool(true)),
+                    (b'F', text) => text.parse().ok().map(Node::Float),
+                    _ => digits.parse().ok().map(Node::Int),
+                };
+                match node {
+                    Some(node) => node,
+                    None => return self.wrong(format!("`{}` is not a number", shorten(&line))),
+                }
+            }
+        };
+        self.push(node)
+    }
+
+    fn string(&mut self, opcode: u8) -> Result<()> {
+        let length = match opcode {
+            b'S' => {
+                let line = self.line()?;
+                let Some(bytes) = python_literal(&line) else {
+                    return self.wrong("a string without its quotes");
+                };
+                return self.push(Node::Bytes(bytes.into()));
+            }
+            b'V' => {
+                let line = self.line()?;
+                let text = raw_unicode(&line);
+                self.text += text.len() as u64;
+                return self.push(Node::Str(text.into()));
+            }
+            b'U' | b'C' | 0x8c => u64::from(self.byte()?),
+            b'T' | b'B' | b'X' => u64::from(u32::from_le_bytes(self.fixed()?)),
+            _ => u64::from_le_bytes(self.fixed()?),
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return self.wrong(format!("a string of {length} bytes"));
+        };
+        let bytes = self.take(length)?;
+        if !matches!(opcode, b'X' | 0x8c | 0x8d) {
+            return self.push(Node::Bytes(bytes));
+        }
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return self.wrong("text that is not UTF-8");
+        };
+        self.text += text.len() as u64;
+        self.push(Node::Str(text.into()))
+    }
+
+    fn memoize(&mut self, opcode: u8) -> Result<()> {
+        let index = match opcode {
+            0x94 => self.memo.len() as u64,
+            b'h' | b'q' => u64::from(self.byte()?),
+            b'j' | b'r' => u64::from(u32::from_le_bytes(self.fixed()?)),
+            _ => {
+                let line = self.line()?;
+                match line.parse() {
+                    Ok(index) => index,
+                    Err(_) => return self.wrong(format!("memo `{}`", shorten(&line))),
+                }
+            }
+        };
+        if matches!(opcode, b'g' | b'h' | b'j') {
+            let Some(&id) = self.memo.get(&index) else {
+                return self.wrong(format!("memo {index} was never stored"));
+            };
+            self.stack.push(id);
+        } else {
+            let top = self.top()?;
+            self.memo.insert(index, top);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, opcode: u8) -> Result<()> {
+        let node = match opcode {
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                Node::Global(self.global(&module, &name)?)
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (self.string_of(module), self.string_of(name)) {
+                    (Some(module), Some(name)) => Node::Global(self.global(&module, &name)?),
+                    _ => return self.wrong("a global whose name is not text"),
+                }
+            }
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                let class = self.global(&module, &name)?;
+                let args = self.pop_mark()?;
+                called(class, self.aside(Node::Tuple(args))?)
+            }
+            b'o' => {
+                let mut args = self.pop_mark()?;
+                if args.is_empty() {
+                    return self.wrong("an object without a class");
+                }
+                let class = self.callable(args.remove(0))?;
+                called(class, self.aside(Node::Tuple(args))?)
+            }
+            b'R' | 0x81 => {
+                let (args, class) = (self.pop()?, self.pop()?);
+                called(self.callable(class)?, self.tuple(args)?)
+            }
+            0x92 => {
+                let (keywords, args, class) = (self.pop()?, self.pop()?, self.pop()?);
+                if !matches!(self.node(keywords), Node::Dict(pairs) if pairs.is_empty()) {
+                    return self.wrong("an object made with keyword arguments; refused");
+                }
+                called(self.callable(class)?, self.tuple(args)?)
+            }
+            b'P' => {
+                let line = self.line()?;
+                Node::Persistent(self.aside(Node::Str(line.as_str().into()))?)
+            }
+            b'Q' => Node::Persistent(self.pop()?),
+            _ => return self.build(),
+        };
+        self.push(node)
+    }
+
+    fn build(&mut self) -> Result<()> {
+        let state = self.pop()?;
+        let top = self.top()?;
+        match &mut self.nodes[top as usize] {
+            Node::Object(object) if object.state.is_none() => {
+                object.state = Some(state);
+                Ok(())
+            }
+            Node::Object(_) => self.wrong("an object whose state is set twice"),
+            _ => self.wrong("state for something that is not an object"),
+        }
+    }
+
+    /// The shared full name of an allowed global.
+    fn global(&mut self, module: &str, name: &str) -> Result<Arc<str>> {
+        let full = format!("{module}.{name}");
+        if let Some(known) = self.globals.get(&full) {
+            return Ok(Arc::clone(known));
+        }
+        // Compared in two parts, so that no dot inside a part can imitate another name.
+        let split = |known: &str| known.rsplit_once('.') == Some((module, name));
+        if !self.allowed.iter().any(|known| split(known)) {
+            return self.wrong(format!(
+                "the pickle asks for `{}`, which gauntlet does not know; refused",
+                shorten(&full)
+            ));
+        }
+        let shared: Arc<str> = full.as_str().into();
+        self.globals.insert(full, Arc::clone(&shared));
+        Ok(shared)
+    }
+
+    fn callable(&self, id: Id) -> Result<Arc<str>> {
+        match self.node(id) {
+            Node::Global(name) => Ok(Arc::clone(name)),
+            _ => self.wrong("a call of something that is not a known name; refused"),
+        }
+    }
+
+    fn tuple(&self, id: Id) -> Result<Id> {
+        match self.node(id) {
+            Node::Tuple(_) => Ok(id),
+            _ => self.wrong("a call whose arguments are not a tuple"),
+        }
+    }
+
+    fn string_of(&self, id: Id) -> Option<Arc<str>> {
+        match self.node(id) {
+            Node::Str(text) => Some(Arc::clone(text)),
+            _ => None,
+        }
+    }
+
+    fn append(&mut self, items: &[Id]) -> Result<()> {
+        let top = self.top()?;
+        match &mut self.nodes[top as usize] {
+            Node::List(list) | Node::Set(list) => list.extend_from_slice(items),
+            Node::Object(object) => object.items.extend_from_slice(items),
+            _ => return self.wrong("items for something that is not a list"),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, items: &[Id]) -> Result<()> {
+        let pairs = self.paired(items)?;
+        let top = self.top()?;
+        match &mut self.nodes[top as usize] {
+            Node::Dict(dict) => dict.extend(pairs),
+            Node::Object(object) => object.pairs.extend(pairs),
+            _ => return self.wrong("keys for something that is not a dictionary"),
+        }
+        Ok(())
+    }
+
+    fn paired(&self, items: &[Id]) -> Result<Vec<(Id, Id)>> {
+        let (pairs, []) = items.as_chunks::<2>() else {
+            return self.wrong("a dictionary with a key but no value");
+        };
+        Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
+    }
+
+    fn push(&mut self, node: Node) -> Result<()> {
+        if self.nodes.len() >= MOST_NODES {
+            return self.wrong(format!("more than {MOST_NODES} values; refused"));
+        }
+        self.stack.push(self.nodes.len() as Id);
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// A node that does not stay on the stack.
+    fn aside(&mut self, node: Node) -> Result<Id> {
+        self.push(node)?;
+        Ok(self.stack.pop().expect("just pushed"))
+    }
+
+    fn node(&self, id: Id) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    /// The topmost value above the last mark.
+    fn top(&self) -> Result<Id> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        match self.stack.last() {
+            Some(&id) if self.stack.len() > floor => Ok(id),
+            _ => self.wrong("a value is needed, but the stack is empty"),
+        }
+    }
+
+    fn pop(&mut self) -> Result<Id> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    /// Python's POP also removes a mark that lies on top.
+    fn pop_or_mark(&mut self) -> Result<()> {
+        if self.marks.last() == Some(&self.stack.len()) {
+            self.marks.pop();
+            return Ok(());
+        }
+        self.pop().map(drop)
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>> {
+        match self.marks.pop() {
+            Some(height) => Ok(self.stack.split_off(height)),
+            None => self.wrong("a mark is needed, but none was set"),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.fixed::<1>()?[0])
+    }
+
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
+        match self.input.get(self.at..).and_then(<[u8]>::first_chunk::<N>) {
+            Some(bytes) => {
+                self.at += N;
+                Ok(*bytes)
+            }
+            None => self.cut(N),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Bytes> {
+        match self.input.window(self.at, length) {
+            Some(bytes) => {
+                self.at += length;
+                Ok(bytes)
+            }
+            None => self.cut(length),
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
+            return self.cut(rest.len() + 1);
+        };
+        self.at += length + 1;
+        Ok(String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned())
+    }
+
+    fn cut<T>(&self, needed: usize) -> Result<T> {
+        let left = self.input.len().saturating_sub(self.at);
+        self.wrong(format!("{needed} more bytes are needed, {left} are left; is it cut short?"))
+    }
+}
+
+fn called(class: Arc<str>, args: Id) -> Node {
+    let (items, pairs) = (Vec::new(), Vec::new());
+    Node::Object(Box::new(Object { class, args, state: None, items, pairs }))
+}
+
+/// A two's complement little-endian integer of any length.
+fn long(bytes: Bytes) -> Node {
+    if bytes.len() > 8 {
+        return Node::Long(bytes);
+    }
+    let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
+    let mut wide = [if negative { 0xff } else { 0 }; 8];
+    wide[..bytes.len()].copy_from_slice(&bytes);
+    Node::Int(i64::from_le_bytes(wide))
+}
+
+/// The bytes of a quoted Python 2 string: `'a\x00b'`.
+fn python_literal(line: &str) -> Option<Vec<u8>> {
+    let quote = line.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+    let inner = line.strip_prefix(quote)?.strip_suffix(quote)?;
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
+            continue;
+        }
+        match rest.next()? {
+            'n' => bytes.push(b'\n'),
+            't' => bytes.push(b'\t'),
+            'r' => bytes.push(b'\r'),
+            'x' => {
+                let digits: String = rest.by_ref().take(2).collect();
+                bytes.push(u8::from_str_radix(&digits, 16).ok()?);
+            }
+            other @ ('\\' | '\'' | '"') => bytes.push(other as u8),
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}
+
+/// Python's `raw-unicode-escape`: `\uXXXX` stands for a character, all else for itself.
+fn raw_unicode(line: &str) -> String {
+    let mut parts = line.split("\\u");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        match code.and_then(char::from_u32) {
+            Some(c) => {
+                text.push(c);
+                text.push_str(&part[4..]);
+            }
+            None => {
+                text.push_str("\\u");
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+/// At most 80 characters of something a file says.
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}

@@ -1,0 +1,243 @@
+//! Any file of arrays as one nested tree: what `gauntlet inspect` prints and networks load from.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    error::{Error, Result},
+    formats::{
+        archive::Archive, array::Array, bytes::Bytes, in_file, npy, npz, objects, opcodes,
+        safetensors, torch,
+    },
+};
+
+/// A value of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tree {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A real number.
+    Float(f64),
+    /// Text.
+    Text(Arc<str>),
+    /// Bytes that are not text.
+    Bytes(Bytes),
+    /// A list, a tuple or a set.
+    List(Vec<Tree>),
+    /// Values by name, in file order.
+    Map(Vec<(String, Tree)>),
+    /// An object of a Python class, as its state.
+    Object {
+        /// The class, by its full name where the file gives one.
+        class: String,
+        /// The fields of its state.
+        fields: Vec<(String, Tree)>,
+    },
+    /// An array.
+    Tensor(Array),
+}
+
+impl Tree {
+    /// The value called `name` in a map or an object; of equal names the last one counts.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(fields) | Self::Object { fields, .. } => {
+                fields.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
+            _ => None,
+        }
+    }
+
+    /// The array, if it is one.
+    pub fn tensor(&self) -> Option<&Array> {
+        match self {
+            Self::Tensor(array) => Some(array),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What kind of value it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) => "an integer",
+            Self::Float(_) => "a real number",
+            Self::Text(_) => "text",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+            Self::Object { .. } => "an object",
+            Self::Tensor(_) => "an array",
+        }
+    }
+}
+
+/// What kind of file a tree came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A checkpoint as torch has written it since 1.6: a zip archive.
+    TorchZip,
+    /// A checkpoint as torch wrote it before.
+    TorchLegacy,
+    /// A TorchScript program. Its code is not looked at; the tree lists its entries.
+    TorchScript,
+    /// A bare pickle: CIFAR batches, EDM networks.
+    Pickle,
+    /// One numpy array.
+    Npy,
+    /// Named numpy arrays.
+    Npz,
+    /// A safetensors file.
+    Safetensors,
+}
+
+impl Format {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TorchZip => "torch checkpoint",
+            Self::TorchLegacy => "torch checkpoint (legacy format)",
+            Self::TorchScript => "TorchScript program",
+            Self::Pickle => "Python pickle",
+            Self::Npy => "numpy array",
+            Self::Npz => "numpy archive",
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// What kind of file it is.
+    pub format: Format,
+    /// What it holds.
+    pub tree: Tree,
+    /// Strings kept beside the content (safetensors), sorted by key.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Reads the file at `path`, whatever known format its content shows.
+///
+/// # Errors
+/// If it cannot be read, is of no known format, or is bad; the message names the file.
+pub fn read(path: &Path) -> Result<Document> {
+    let bytes = Bytes::map(path)?;
+    in_file(path, parse(&bytes))
+}
+
+/// [`read`] for bytes at hand.
+///
+/// # Errors
+/// If they are of no known format, or bad.
+pub fn parse(bytes: &Bytes) -> Result<Document> {
+    let plain = |format, tree| Document { format, tree, metadata: Vec::new() };
+    if bytes.is_empty() {
+        return Err(Error::input("the file is empty"));
+    }
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
+        let archive = Archive::open(bytes.clone())?;
+        let holds = |end: &str| archive.entries().iter().any(|entry| entry.name.ends_with(end));
+        if holds("/constants.pkl") {
+            return Ok(plain(Format::TorchScript, listing(&archive)));
+        }
+        if holds("data.pkl") {
+            return Ok(plain(Format::TorchZip, torch::read_archive(&archive)?));
+        }
+        let arrays = npz::arrays(&archive)?;
+        let fields = arrays.into_iter().map(|(name, array)| (name, Tree::Tensor(array)));
+        return Ok(plain(Format::Npz, Tree::Map(fields.collect())));
+    }
+    if bytes.starts_with(npy::MAGIC) {
+        return Ok(plain(Format::Npy, Tree::Tensor(npy::parse(bytes)?)));
+    }
+    if torch::is_legacy(bytes) {
+        return Ok(plain(Format::TorchLegacy, torch::read_legacy(bytes)?));
+    }
+    if bytes.first() == Some(&0x80) {
+        return Ok(plain(Format::Pickle, pickled(bytes)?));
+    }
+    if bytes.get(8) == Some(&b'{') {
+        let file = safetensors::parse(bytes)?;
+        let fields = file.tensors.into_iter().map(|(name, array)| (name, Tree::Tensor(array)));
+        let tree = Tree::Map(fields.collect());
+        return Ok(Document { format: Format::Safetensors, tree, metadata: file.metadata });
+    }
+    Err(unknown(bytes))
+}
+
+/// A bare pickle with any name that gauntlet knows.
+pub(super) fn pickled(bytes: &Bytes) -> Result<Tree> {
+    let names = [objects::BASIC, objects::NUMPY, objects::TORCH, objects::EDM].concat();
+    let (pickle, _) = opcodes::parse(bytes, &names)?;
+    objects::resolve(&pickle, bytes.len(), &|_| {
+        Err(Error::input("the pickle refers to a storage outside it; there is none"))
+    })
+}
+
+fn listing(archive: &Archive) -> Tree {
+    let size = |size: u64| Tree::Int(i64::try_from(size).unwrap_or(i64::MAX));
+    let entries = archive.entries().iter();
+    Tree::Map(entries.map(|entry| (entry.name.clone(), size(entry.size))).collect())
+}
+
+fn unknown(bytes: &[u8]) -> Error {
+    let guess = if bytes.get(257..262) == Some(b"ustar") {
+        " (a tar archive: torch before 0.2 wrote these; load and save it with a newer torch)"
+    } else if bytes.starts_with(b"\x1f\x8b") {
+        " (gzip: unpack it first)"
+    } else if bytes.starts_with(b"\xfd7zXZ") {
+        " (xz: unpack it first)"
+    } else if bytes.starts_with(b"\x89HDF") || bytes.starts_with(b"MATLAB 7.3") {
+        " (HDF5)"
+    } else {
+        ""
+    };
+    Error::input(format!(
+        "not a format that gauntlet knows{guess}; expected a torch checkpoint, an EDM pickle, \
+         safetensors, .npy or .npz"
+    ))
+}
+
+/// All arrays with their dotted names, in file order. The bookkeeping of torch modules
+/// (`_modules`, `_parameters`, `_buffers`) leaves no trace in the names, so that a pickled module
+/// gives the names of its `state_dict()`.
+pub fn flatten(tree: &Tree) -> Vec<(String, Array)> {
+    let mut found = Vec::new();
+    collect(tree, "", &mut found);
+    found
+}
+
+fn collect(tree: &Tree, prefix: &str, found: &mut Vec<(String, Array)>) {
+    let joined = |name: &str| match (prefix, name) {
+        ("", name) => name.to_owned(),
+        (prefix, "_modules" | "_parameters" | "_buffers") => prefix.to_owned(),
+        (prefix, name) => format!("{prefix}.{name}"),
+    };
+    match tree {
+        Tree::Tensor(array) => found.push((prefix.to_owned(), array.clone())),
+        Tree::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                collect(item, &joined(&index.to_string()), found);
+            }
+        }
+        Tree::Map(fields) | Tree::Object { fields, .. } => {
+            for (name, value) in fields {
+                collect(value, &joined(name), found);
+            }
+        }
+        _ => {}
+    }
+}
