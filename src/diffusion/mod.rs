@@ -1,3 +1,14 @@
-//! Diffusion models: training a denoiser, sampling it, the generated sets.
+//! Diffusion models: training a denoiser, sampling it, the generated sets and their quality.
 
+pub mod ablation;
+mod adam;
+pub mod augment;
+mod checkpoint;
+pub mod fid;
+#[cfg(test)]
+mod gaussian;
+pub mod generate;
+pub mod neighbours;
+pub mod sampler;
+mod set;
 pub mod spec;

@@ -1,0 +1,513 @@
+//! Which figures a set of results makes.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    error::Result,
+    leaderboard::{
+        Row,
+        frame::{Group, aggregate},
+        published::{Published, matching},
+        row::{is_seed, number, short_axis},
+    },
+    threat::ThreatModel,
+    units::Tally,
+};
+
+use super::{
+    input::{Curve, Input},
+    plot::{Axis, Bar, Figure, Hue, Point, Scale, Series, brief},
+    table::{accuracy, is_threat, name, ranked, value_text, varying},
+};
+
+/// More lines than this in one plot cannot be told apart.
+const LINES: usize = 7;
+
+/// All figures of a report, in reading order.
+///
+/// # Errors
+/// If the aggregation over seeds fails.
+pub fn all(input: &Input) -> Result<Vec<Figure>> {
+    let rows = &input.rows;
+    let mut figures = Vec::new();
+    if !rows.is_empty() {
+        let groups = aggregate(rows)?;
+        figures.push(intervals(rows));
+        figures.extend(sweeps(rows, &groups));
+        figures.extend(epsilons(&groups, rows));
+        figures.extend(waterfall(rows));
+        figures.extend(scatters(rows, input.small_scale));
+        figures.extend(relation(rows, "fid", "Fréchet inception distance (FID)", |row| row.fid));
+        let minutes = |row: &Row| Some(row.total_seconds() / 60.0).filter(|cost| *cost > 0.0);
+        figures.extend(relation(rows, "cost", "generate + train + evaluate (minutes)", minutes));
+    }
+    figures.extend(input.curves.iter().enumerate().map(|(at, curve)| learning(at, curve)));
+    Ok(figures)
+}
+
+fn axis(label: &str, scale: Scale) -> Axis {
+    Axis { label: label.to_owned(), scale }
+}
+
+/// A row's name in a chart: its setting, and the threat model where there are several.
+fn names(rows: &[&Row]) -> Vec<String> {
+    let owned: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
+    let varying = varying(&owned);
+    let several = |of: fn(&Row) -> String| owned.iter().any(|row| of(row) != of(&owned[0]));
+    let threats = several(|row| row.threat.to_string());
+    let datasets = several(|row| row.dataset.clone());
+    let mut names = Vec::new();
+    for row in &owned {
+        let mut text = name(row, &varying);
+        if threats {
+            text = format!("{text} · {}", row.threat);
+        }
+        if datasets {
+            text = format!("{} · {text}", row.dataset);
+        }
+        names.push(text);
+    }
+    names
+}
+
+/// Clean and robust accuracy of every row with intervals.
+fn intervals(rows: &[Row]) -> Figure {
+    let shown = ranked(rows);
+    let names = names(&shown);
+    let series = |label: &str, hollow: bool, of: fn(&Row) -> Tally| Series {
+        label: label.to_owned(),
+        hue: Hue::Series(usize::from(!hollow)),
+        joined: false,
+        hollow,
+        points: shown
+            .iter()
+            .enumerate()
+            .map(|(at, row)| Point {
+                x: of(row).percent(),
+                y: at as f64,
+                interval: Some(of(row).interval()),
+                tip: format!("{}: {label} {}", names[at], counted(of(row))),
+            })
+            .collect(),
+    };
+    Figure {
+        name: "accuracy-by-cell".into(),
+        title: "Clean and robust accuracy".into(),
+        caption: format!(
+            "Every evaluated cell, best robust accuracy first within a threat model. Bars: 95% \
+             Wilson intervals{}.",
+            examples(rows)
+        ),
+        x: axis("accuracy (%)", Scale::Percent),
+        y: axis("", Scale::Names(names.clone())),
+        series: vec![
+            series("clean", true, |row| row.clean),
+            series("robust", false, |row| row.robust),
+        ],
+        bars: vec![],
+    }
+}
+
+/// `31.2 [28.4, 34.1]% (312 of 1000)`.
+fn counted(tally: Tally) -> String {
+    format!("{}% ({} of {})", accuracy(tally), tally.correct, tally.total)
+}
+
+fn examples(rows: &[Row]) -> String {
+    let counts = || rows.iter().map(|row| row.robust.total);
+    let (low, high) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
+    if low == high { format!(", n = {low}") } else { format!(", n = {low} to {high}") }
+}
+
+/// Accuracy against every numeric axis of the suite.
+fn sweeps(rows: &[Row], groups: &[Group]) -> Vec<Figure> {
+    let varying = varying(rows);
+    let numeric = |axis: &&String| {
+        !is_seed(axis) && rows.iter().filter_map(|row| row.axis(axis)).all(|v| number(v).is_some())
+    };
+    let axes: Vec<&String> = varying.iter().filter(numeric).collect();
+    axes.into_iter().map(|axis| sweep(axis, rows, groups, &varying)).collect()
+}
+
+/// How an axis of a suite is written beside a plot.
+fn axis_label(name: &str, varying: &[String]) -> String {
+    let short = short_axis(name, varying);
+    if name.contains("sampler") && name.ends_with("steps") {
+        "sampler steps".to_owned()
+    } else if name.ends_with("generated") {
+        "generated training images".to_owned()
+    } else if name.ends_with("epochs") {
+        "training epochs".to_owned()
+    } else {
+        short.replace('_', " ")
+    }
+}
+
+fn sweep(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Figure {
+    let mut lines: Vec<(String, Vec<(f64, &Group)>)> = Vec::new();
+    for group in groups {
+        let Some(x) = group.axes.iter().find(|(axis, _)| axis == name).and_then(|(_, v)| number(v))
+        else {
+            continue;
+        };
+        let label = others(group, name, rows, varying);
+        match lines.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, points)) => points.push((x, group)),
+            None => lines.push((label, vec![(x, group)])),
+        }
+    }
+    let total = lines.len();
+    let best = |line: &(String, Vec<(f64, &Group)>)| {
+        line.1.iter().map(|(_, group)| group.robust.mean).fold(0.0, f64::max)
+    };
+    if total > LINES {
+        lines.sort_by(|a, b| best(b).total_cmp(&best(a)));
+        lines.truncate(LINES);
+    }
+    for (_, points) in &mut lines {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    let values: Vec<f64> =
+        lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.0)).collect();
+    let mut series = Vec::new();
+    for (at, (label, points)) in lines.iter().enumerate() {
+        series.push(line(at, label, points, false));
+        // Clean accuracy as well while the plot stays readable.
+        if total <= 3 {
+            series.push(line(at, label, points, true));
+        }
+    }
+    let label = axis_label(name, varying);
+    let left_out = match total.saturating_sub(LINES) {
+        0 => String::new(),
+        more => format!(" {more} more lines are left out; the table has them all."),
+    };
+    let clean = if total <= 3 { "Clean (dashed) and robust accuracy" } else { "Robust accuracy" };
+    Figure {
+        name: format!("accuracy-by-{}", file_name(&label)),
+        title: format!("{clean} against {label}"),
+        caption: format!("{}{}.{left_out}", bars(groups), examples(rows)),
+        x: axis(&label, scale(&values)),
+        y: axis(if total <= 3 { "accuracy (%)" } else { "robust accuracy (%)" }, Scale::Linear),
+        series,
+        bars: vec![],
+    }
+}
+
+/// What error bars mean here.
+fn bars(groups: &[Group]) -> &'static str {
+    if groups.iter().any(|group| group.robust.deviation.is_some()) {
+        "Bars: sample standard deviation over seeds (95% Wilson interval for a single seed)"
+    } else {
+        "Bars: 95% Wilson intervals"
+    }
+}
+
+/// Everything but axis `name` that tells a group from others.
+fn others(group: &Group, name: &str, rows: &[Row], varying: &[String]) -> String {
+    let mut words: Vec<String> = group
+        .axes
+        .iter()
+        .filter(|(axis, _)| axis != name && varying.contains(axis) && !is_threat(axis))
+        .map(|(axis, value)| format!("{} {}", short_axis(axis, varying), value_text(value)))
+        .collect();
+    if rows.iter().any(|row| row.threat != rows[0].threat) {
+        words.push(group.threat.to_string());
+    }
+    if rows.iter().any(|row| row.dataset != rows[0].dataset) {
+        words.push(group.dataset.clone());
+    }
+    if words.is_empty() { "robust".to_owned() } else { words.join(", ") }
+}
+
+fn line(at: usize, label: &str, points: &[(f64, &Group)], clean: bool) -> Series {
+    let kind = if clean { "clean" } else { "robust" };
+    let points = points.iter().map(|(x, group)| {
+        let (spread, pooled) = if clean {
+            (group.clean, group.clean_pooled)
+        } else {
+            (group.robust, group.robust_pooled)
+        };
+        let interval = match spread.deviation {
+            Some(deviation) => (spread.mean - deviation, spread.mean + deviation),
+            None => pooled.interval(),
+        };
+        let seeds = match spread.deviation {
+            Some(deviation) => {
+                format!("{:.2} ± {deviation:.2}% over {} seeds", spread.mean, spread.count)
+            }
+            None => counted(pooled),
+        };
+        let tip = format!("{label}, at {}: {kind} {seeds}", brief(*x));
+        Point { x: *x, y: spread.mean, interval: Some(interval), tip }
+    });
+    // The dashed twin needs no entry of its own; the title explains it.
+    let alone = label == "robust";
+    let label = match (clean, alone) {
+        (true, true) => "clean".to_owned(),
+        (true, false) => String::new(),
+        _ => label.to_owned(),
+    };
+    Series { label, hue: Hue::Series(at), joined: true, hollow: clean, points: points.collect() }
+}
+
+/// Logarithmic where values span more than a decade.
+fn scale(values: &[f64]) -> Scale {
+    let positive = || values.iter().copied().filter(|value| *value > 0.0);
+    let low = positive().fold(f64::INFINITY, f64::min);
+    let high = positive().fold(0.0, f64::max);
+    let even = values.iter().any(|value| *value < 0.0) || high < 3.0 * low;
+    if even && !(values.contains(&0.0) && high > 50.0) { Scale::Linear } else { Scale::Log }
+}
+
+fn file_name(text: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    text.chars().map(safe).collect()
+}
+
+/// Robust accuracy against ε where a cell is evaluated at several bounds of one norm.
+fn epsilons(groups: &[Group], rows: &[Row]) -> Vec<Figure> {
+    let varying = varying(rows);
+    let mut norms: BTreeMap<String, Vec<&Group>> = BTreeMap::new();
+    for group in groups {
+        norms.entry(group.threat.norm.to_string()).or_default().push(group);
+    }
+    let mut figures = Vec::new();
+    for (norm, groups) in norms {
+        let mut lines: Vec<(String, Vec<(f64, &Group)>)> = Vec::new();
+        for group in groups {
+            let words = group.axes.iter().filter(|(axis, _)| varying.contains(axis)).map(
+                |(axis, value)| format!("{} {}", short_axis(axis, &varying), value_text(value)),
+            );
+            let label = words.collect::<Vec<_>>().join(", ");
+            let label = if label.is_empty() { "robust".to_owned() } else { label };
+            let x = group.threat.epsilon.value() * if norm == "linf" { 255.0 } else { 1.0 };
+            match lines.iter_mut().find(|(known, _)| *known == label) {
+                Some((_, points)) => points.push((x, group)),
+                None => lines.push((label, vec![(x, group)])),
+            }
+        }
+        lines.retain(|(_, points)| points.len() > 1);
+        lines.truncate(LINES);
+        if lines.is_empty() {
+            continue;
+        }
+        for (_, points) in &mut lines {
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        let unit = if norm == "linf" { "ε (of 255)" } else { "ε" };
+        let series =
+            lines.iter().enumerate().map(|(at, (label, points))| line(at, label, points, false));
+        figures.push(Figure {
+            name: format!("accuracy-by-epsilon-{norm}"),
+            title: format!("Robust accuracy against ε, {norm}"),
+            caption: "Bars: 95% Wilson intervals.".into(),
+            x: axis(unit, Scale::Linear),
+            y: axis("robust accuracy (%)", Scale::Linear),
+            series: series.collect(),
+            bars: vec![],
+        });
+    }
+    figures
+}
+
+/// What became of every example: wrong by itself, broken by which attack, robust.
+fn waterfall(rows: &[Row]) -> Option<Figure> {
+    let shown: Vec<&Row> =
+        ranked(rows).into_iter().filter(|r| !r.robust_after.is_empty()).collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let names = names(&shown);
+    let mut attacks: Vec<String> = Vec::new();
+    let mut bars = Vec::new();
+    for (line, row) in shown.iter().enumerate() {
+        let total = row.clean.total.max(1) as f64;
+        let mut from = 0.0;
+        let mut push = |count: u64, hue: Hue, label: &str| {
+            let to = from + 100.0 * count as f64 / total;
+            let share = Tally { correct: count, total: row.clean.total };
+            let tip = format!(
+                "{}: {label}, {} of {} ({}%)",
+                names[line],
+                count,
+                row.clean.total,
+                accuracy(share)
+            );
+            bars.push(Bar { line, from, to, hue, label: label.to_owned(), tip });
+            from = to;
+        };
+        push(row.robust.correct, Hue::Series(0), "withstood all");
+        for (attack, count) in row.broken_by().into_iter().rev() {
+            let at = attacks.iter().position(|known| *known == attack).unwrap_or_else(|| {
+                attacks.push(attack.clone());
+                attacks.len() - 1
+            });
+            push(count, Hue::Series(at + 1), &format!("broken by {attack}"));
+        }
+        push(row.clean.total.saturating_sub(row.clean.correct), Hue::Faint, "wrong without attack");
+    }
+    Some(Figure {
+        name: "attacks".into(),
+        title: "Which attack broke how many".into(),
+        caption: "Each example counts for the first attack of the cascade that broke it.".into(),
+        x: axis("examples (%)", Scale::Percent),
+        y: axis("", Scale::Names(names)),
+        series: vec![],
+        bars,
+    })
+}
+
+/// Clean against robust accuracy beside published results, per data set and threat model.
+fn scatters(rows: &[Row], small_scale: bool) -> Vec<Figure> {
+    let mut seen: Vec<(String, ThreatModel)> = Vec::new();
+    let mut figures = Vec::new();
+    for row in rows {
+        let key = (row.dataset.clone(), row.threat);
+        if seen.contains(&key) {
+            continue;
+        }
+        let published = matching(&row.dataset, row.threat);
+        if !published.is_empty() {
+            figures.push(scatter(rows, &key, &published, small_scale));
+        }
+        seen.push(key);
+    }
+    figures
+}
+
+fn scatter(
+    rows: &[Row],
+    key: &(String, ThreatModel),
+    published: &[Published],
+    small_scale: bool,
+) -> Figure {
+    let (dataset, threat) = key;
+    let point = |one: &Published| Point {
+        x: one.clean,
+        y: one.robust,
+        interval: None,
+        tip: format!("{} ({}): clean {}%, robust {}%", one.key, one.venue, one.clean, one.robust),
+    };
+    let theirs = |label: &str, hue: Hue, model: bool| Series {
+        label: label.to_owned(),
+        hue,
+        joined: false,
+        hollow: false,
+        points: published.iter().filter(|p| p.is_ours_to_match() == model).map(point).collect(),
+    };
+    let here = rows.iter().filter(|row| row.dataset == *dataset && row.threat == *threat);
+    let varying = varying(rows);
+    let ours = here.map(|row| Point {
+        x: row.clean.percent(),
+        y: row.robust.percent(),
+        interval: Some(row.robust.interval()),
+        tip: format!(
+            "{}: clean {}, robust {}",
+            name(row, &varying),
+            counted(row.clean),
+            counted(row.robust)
+        ),
+    });
+    let ours = Series {
+        label: "this suite".into(),
+        hue: Hue::Series(1),
+        joined: false,
+        hollow: false,
+        points: ours.collect(),
+    };
+    let warning = if small_scale { " This suite is small: not comparable." } else { "" };
+    let mut series = vec![
+        theirs("published", Hue::Grey, false),
+        theirs("Wang et al. 2023", Hue::Series(3), true),
+        ours,
+    ];
+    series.retain(|series| !series.points.is_empty());
+    Figure {
+        name: format!("published-{}-{}", file_name(dataset), file_name(&threat.to_string())),
+        title: format!("Beside published models: {dataset}, {threat}"),
+        caption: format!(
+            "Published: RobustBench's entries (March 2025) and the papers, best known robust \
+             accuracy. Bars: 95% Wilson intervals.{warning}"
+        ),
+        x: axis("clean accuracy (%)", Scale::Linear),
+        y: axis("robust accuracy (%)", Scale::Linear),
+        series,
+        bars: vec![],
+    }
+}
+
+/// Robust accuracy against something else that rows know.
+fn relation(
+    rows: &[Row],
+    file: &str,
+    label: &str,
+    of: impl Fn(&Row) -> Option<f64>,
+) -> Option<Figure> {
+    let varying = varying(rows);
+    let mut series: Vec<Series> = Vec::new();
+    for row in rows {
+        let Some(x) = of(row) else { continue };
+        let threat = row.threat.to_string();
+        let point = Point {
+            x,
+            y: row.robust.percent(),
+            interval: Some(row.robust.interval()),
+            tip: format!(
+                "{}, {threat}: {}, robust {}",
+                name(row, &varying),
+                brief(x),
+                counted(row.robust)
+            ),
+        };
+        match series.iter_mut().find(|series| series.label == threat) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                label: threat,
+                hue: Hue::Series(series.len()),
+                joined: false,
+                hollow: false,
+                points: vec![point],
+            }),
+        }
+    }
+    let values: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+    let spread = values.iter().any(|value| (value - values[0]).abs() > 1e-9);
+    spread.then(|| Figure {
+        name: format!("accuracy-by-{file}"),
+        title: format!("Robust accuracy against {}", label.split(" (").next().unwrap_or(label)),
+        caption: "Bars: 95% Wilson intervals.".into(),
+        x: axis(label, scale(&values)),
+        y: axis("robust accuracy (%)", Scale::Linear),
+        series,
+        bars: vec![],
+    })
+}
+
+fn learning(at: usize, curve: &Curve) -> Figure {
+    let lines = curve.lines.iter().enumerate().map(|(hue, (label, points))| Series {
+        label: label.clone(),
+        hue: Hue::Series(hue),
+        joined: true,
+        hollow: false,
+        points: points
+            .iter()
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+            .map(|(x, y)| Point {
+                x: *x,
+                y: *y,
+                interval: None,
+                tip: format!("{label}, {} {}: {y:.4}", curve.x_label, brief(*x)),
+            })
+            .collect(),
+    });
+    Figure {
+        name: format!("curve-{:02}-{}", at + 1, file_name(&curve.title)),
+        title: curve.title.clone(),
+        caption: String::new(),
+        x: axis(&curve.x_label, Scale::Linear),
+        y: axis(&curve.y_label, Scale::Linear),
+        series: lines.collect(),
+        bars: vec![],
+    }
+}
