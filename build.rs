@@ -21,7 +21,7 @@ fn main() {
 
 /// The short hash of the checked-out commit, where this is a checkout.
 fn commit() -> Option<String> {
-    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

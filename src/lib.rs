@@ -25,6 +25,7 @@ pub mod progress;
 pub mod rng;
 pub mod units;
 
+pub mod device;
 pub mod formats;
 pub mod store;
 pub mod threat;

@@ -111,7 +111,10 @@ fn crates_stay_in_their_modules() {
         ("polars", &["leaderboard"]),
         ("polars_io", &["leaderboard"]),
         ("plotters", &["report"]),
-        ("tch", &["data", "net", "attack", "diffusion", "evaluate", "train", "run", "cli"]),
+        (
+            "tch",
+            &["device", "data", "net", "attack", "diffusion", "evaluate", "train", "run", "cli"],
+        ),
     ];
     for name in floors().iter().flatten() {
         for (path, source) in sources(name) {

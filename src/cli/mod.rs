@@ -1,5 +1,7 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod doctor;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -16,6 +18,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

@@ -24,7 +24,32 @@ pub enum Arch {
 pub const KNOWN: &str = "wrn-DEPTH-WIDTH-swish and wrn-DEPTH-WIDTH (ReLU), DEPTH = 6n+4, such as \
      wrn-28-10-swish; preact-resnet18, preact-resnet34, preact-resnet18-swish, \
      preact-resnet34-swish; resnet20, resnet32, resnet44, resnet56 (any 6n+2); cnn-a; \
-     cifar-small; resnet-2b; resnet-4b";
+     cifar-small; resnet-2b; resnet-4b; each also with -normalized appended";
+
+/// Ending of the names of networks that stand behind one more normalisation, that of the data
+/// set: what DM-Improves-AT trains with `--normalize`.
+pub const NORMALISED: &str = "-normalized";
+
+/// The architecture called `name` and the affine map that it applies to images of `dataset`
+/// first: mean and deviation of each channel, `None` where it takes images as they are.
+///
+/// # Errors
+/// An unknown name lists what exists.
+pub fn resolve(name: &str, dataset: &str) -> Result<(Arch, Option<[[f64; 3]; 2]>)> {
+    let Some(bare) = name.strip_suffix(NORMALISED) else {
+        let arch = Arch::parse(name)?;
+        return Ok((arch, arch.normalisation(dataset)));
+    };
+    let arch = Arch::parse(bare)?;
+    let [mean, deviation] = of_dataset(dataset);
+    let Some([inner_mean, inner_deviation]) = arch.normalisation(dataset) else {
+        return Ok((arch, Some([mean, deviation])));
+    };
+    // ((x - m) / s - m') / s' = (x - (m + s m')) / (s s')
+    let combined = [0, 1, 2].map(|c| mean[c] + deviation[c] * inner_mean[c]);
+    let product = [0, 1, 2].map(|c| deviation[c] * inner_deviation[c]);
+    Ok((arch, Some([combined, product])))
+}
 
 impl Arch {
     /// The architecture called `name`.
@@ -79,14 +104,19 @@ impl Arch {
             Self::Small => Some([IMAGENET, [0.225; 3]]),
             Self::CnnA => Some([CIFAR, [0.2023, 0.1994, 0.2010]]),
             Self::Verified(_) => Some([CIFAR, [0.2471, 0.2435, 0.2616]]),
-            Self::Wide(_) | Self::PreAct(Form::Gowal, _) => Some(match dataset {
-                "cifar10" => [CIFAR, [0.2471, 0.2435, 0.2616]],
-                "cifar100" => [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]],
-                "tiny-imagenet" => [[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]],
-                // SVHN's, and whatever has no published numbers.
-                _ => [[0.5; 3], [0.5; 3]],
-            }),
+            Self::Wide(_) | Self::PreAct(Form::Gowal, _) => Some(of_dataset(dataset)),
         }
+    }
+}
+
+/// Mean and deviation of each channel that go with `dataset`.
+fn of_dataset(dataset: &str) -> [[f64; 3]; 2] {
+    match dataset {
+        "cifar10" => [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]],
+        "cifar100" => [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]],
+        "tiny-imagenet" => [[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]],
+        // SVHN's, and whatever has no published numbers.
+        _ => [[0.5; 3], [0.5; 3]],
     }
 }
 

@@ -86,7 +86,7 @@ impl Network {
     }
 
     fn over(mut weights: Weights, spec: &ClassifierSpec) -> Result<Self> {
-        let arch = Arch::parse(&spec.arch)?;
+        let (arch, normalisation) = arch::resolve(&spec.arch, &spec.dataset)?;
         if spec.classes < 1 {
             let message = format!("classes: {} is not a number of classes", spec.classes);
             return Err(Error::input(message));
@@ -97,7 +97,7 @@ impl Network {
             let values = Tensor::from_slice(&values).to_kind(Kind::Float);
             values.to_device(weights.device()).view([1, 3, 1, 1])
         };
-        let normalisation = arch.normalisation(&spec.dataset).map(|both| both.map(channels));
+        let normalisation = normalisation.map(|both| both.map(channels));
         Ok(Self { spec: spec.clone(), weights, living, still, normalisation })
     }
 

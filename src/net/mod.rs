@@ -2,15 +2,19 @@
 
 pub mod arch;
 pub mod architecture;
+pub mod checkpoint;
 pub mod classifier;
 pub mod denoiser;
 pub mod formula;
 pub mod layers;
+pub mod load;
 pub mod preact;
 pub mod precond;
 pub mod resnet;
+pub mod script;
 pub mod small;
 pub mod spec;
+pub mod tensors;
 pub mod unet;
 mod unet_block;
 pub mod weights;
@@ -18,6 +22,7 @@ pub mod wrn;
 
 pub use classifier::Network;
 pub use denoiser::DenoiserNet;
+pub use load::{load_classifier, load_denoiser, load_network, save_classifier, save_denoiser};
 use tch::Tensor;
 
 /// Anything that gives logits for images, in evaluation mode. Normalisation happens inside.
