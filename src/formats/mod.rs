@@ -6,6 +6,7 @@ pub mod archive;
 pub mod array;
 pub mod bytes;
 pub mod edm;
+pub mod mat;
 pub mod npy;
 pub mod npz;
 pub mod objects;
