@@ -1,6 +1,10 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
 pub mod doctor;
+pub mod exec;
+pub mod plan;
+pub mod run;
+pub mod terminal;
 
 use std::process::ExitCode;
 
@@ -18,6 +22,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Plan(plan::Args),
+    Run(run::Args),
+    Exec(exec::Args),
     Doctor(doctor::Args),
     /// Writes a shell's completion script.
     Completions {
@@ -40,6 +47,9 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();

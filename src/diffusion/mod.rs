@@ -5,6 +5,7 @@ mod adam;
 pub mod augment;
 mod checkpoint;
 pub mod fid;
+pub mod fit;
 #[cfg(test)]
 mod gaussian;
 pub mod generate;

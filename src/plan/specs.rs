@@ -8,7 +8,7 @@ use crate::{
     net::spec::{ClassifierSpec, DenoiserSpec},
     suite::{settings::Settings, value::NamedAttack},
     threat::ThreatModel,
-    train::spec::{Craft, Loss, Schedule, TrainSpec},
+    train::spec::{Craft, Loss, Tracked, TrainSpec},
 };
 
 /// Edge length of a data set's images where the suite does not say it.
@@ -18,6 +18,11 @@ pub(super) fn own_resolution(name: &str) -> u64 {
         "tiny-imagenet" => 64,
         _ => 32,
     }
+}
+
+/// Whether images of that set come in one size only.
+pub(super) fn has_own_resolution(name: &str) -> bool {
+    matches!(name, "cifar10" | "cifar100" | "svhn" | "tiny-imagenet")
 }
 
 /// The images of `split`, not yet looked at.
@@ -117,7 +122,7 @@ pub(super) fn train(
     let crafts = loss != Loss::Standard;
     let weighs = crafts && loss != Loss::PgdAt;
     let validation = settings.count("train.validation");
-    let schedule: Schedule = settings.choice("train.schedule");
+    let attacked = crafts && validation > 0;
     let network = ClassifierSpec {
         arch: settings.text("train.arch").unwrap_or_default().to_owned(),
         dataset: data.name.clone(),
@@ -137,18 +142,14 @@ pub(super) fn train(
         consistency: settings.real("train.consistency"),
         score_clip: if loss == Loss::Score { settings.real("train.score_clip") } else { 0.0 },
         keep_clean: loss == Loss::PgdAt && settings.flag("train.keep_clean"),
-        craft: if crafts { settings.choice("train.craft") } else { Craft::Steps },
+        craft: if weighs { settings.choice("train.craft") } else { Craft::Steps },
         attack_steps: if crafts { settings.count("train.attack_steps") } else { 0 },
         attack_step_size: settings.optional_real("train.attack_step_size").filter(|_| crafts),
         epochs: settings.count("train.epochs"),
         batch: settings.count("train.batch"),
         learning_rate: settings.real("train.learning_rate"),
-        schedule,
-        // Only this schedule looks at it.
-        warmup_epochs: match schedule {
-            Schedule::Warmcosine => settings.count("train.warmup_epochs"),
-            _ => 0,
-        },
+        schedule: settings.choice("train.schedule"),
+        warmup_epochs: settings.count("train.warmup_epochs"),
         weight_decay: settings.real("train.weight_decay"),
         momentum: settings.real("train.momentum"),
         nesterov: settings.flag("train.nesterov"),
@@ -156,18 +157,15 @@ pub(super) fn train(
         tau: settings.real("train.tau"),
         average_warmup: settings.real("train.average_warmup"),
         batch_norm_momentum: settings.real("train.batch_norm_momentum"),
-        tracked: settings.choice("train.tracked"),
+        tracked: if weighs { settings.choice("train.tracked") } else { Tracked::Both },
         virtual_batch: settings.optional_count("train.virtual_batch"),
         augment: settings.choice("train.augment"),
         validation,
         validate_every: if validation > 0 { settings.count("train.validate_every") } else { 1 },
-        validation_steps: match crafts && validation > 0 {
-            true => settings.count("train.validation_steps"),
-            false => 0,
-        },
+        validation_steps: if attacked { settings.count("train.validation_steps") } else { 0 },
         validation_step_size: settings
             .optional_real("train.validation_step_size")
-            .filter(|_| crafts && validation > 0),
+            .filter(|_| attacked),
         seed: settings.count("train.seed"),
     }
 }
