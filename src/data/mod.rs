@@ -6,6 +6,7 @@ pub mod cifar;
 pub mod find;
 pub mod folder;
 pub mod generated;
+pub mod shifted;
 pub mod spec;
 pub mod svhn;
 pub mod synthetic;

@@ -113,7 +113,7 @@ impl Scene {
         let reach = self.reach;
         let within = |x: f64, y: f64, radius: f64| x * x + y * y < radius * radius;
         // Which half of its period a stripe pattern is in.
-        let odd = |along: f64| (along / reach).floor().rem_euclid(2.0) == 1.0;
+        let odd = |along: f64| (along / reach).floor() as i64 % 2 != 0;
         match self.class {
             0 => within(x, y, reach),
             1 => within(x, y, reach) && !within(x, y, 0.55 * reach),

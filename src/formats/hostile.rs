@@ -252,16 +252,22 @@ fn archives_that_lie_are_refused() {
     let one = Forged::stored("a.npy", &numbers());
     let named = |name: &str| zip(&[Forged { name: name.to_owned(), ..one.clone() }]);
     let lie = |entry: Forged| zip(&[entry]);
-    let bomb = Forged { size: 0x7000_0000, ..Forged::deflated("a.npy", &vec![0; 4_000_000]) };
+    let bomb = Forged { size: 0x3000_0000, ..Forged::deflated("a.npy", &vec![0; 4_000_000]) };
     let short = Forged { size: 100, ..Forged::deflated("a.npy", &[0; 2000]) };
     let full = 0xffff_ffffu32;
     let zip64 = vec![1, 0, 0, 0];
-    let mut many = zip(&[one.clone()]);
+    let mut many = zip(std::slice::from_ref(&one));
     let end = many.len() - 22;
     many[end + 8..end + 12].copy_from_slice(&[0xfe, 0xff, 0xfe, 0xff]);
-    let mut outside = zip(&[one.clone()]);
+    let mut outside = zip(std::slice::from_ref(&one));
     outside[end + 16..end + 20].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
     let first = Forged::stored("b.npy", &numbers());
+    // Each of these may unpack alone, all together may not.
+    let array =
+        [npy::header(crate::formats::array::Dtype::U8, &[1 << 24]), vec![0; 1 << 24]].concat();
+    let large = Forged::deflated("", &array);
+    let bombs: Vec<_> =
+        (0..80).map(|n| Forged { name: format!("{n}.npy"), ..large.clone() }).collect();
     assert_refused(vec![
         ("no directory at the end", b"PK\x03\x04 and then nothing".to_vec()),
         ("do not fit into a directory", many),
@@ -279,6 +285,7 @@ fn archives_that_lie_are_refused() {
         ("leads outside", named("a\0b.npy")),
         ("leads outside", named("")),
         ("to unpack from", lie(bomb)),
+        ("far more than its size", zip(&bombs)),
         ("is damaged", lie(short)),
         ("is damaged", lie(Forged { crc: 1, ..Forged::deflated("a.npy", b"abc") })),
         ("zip entry `a.npy`", lie(Forged { method: 8, ..one.clone() })),
@@ -406,48 +413,5 @@ proptest! {
         ), 0..60),
     ) {
         let _ = parse(&Bytes::from([b"\x80\x04", &opcodes[..], b"."].concat()));
-    }
-}
-
-/// The same damages to real files.
-#[test]
-#[ignore = "needs GAUNTLET_SHARED"]
-fn damaged_real_files_never_panic() {
-    let shared = std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED");
-    let folder = std::path::Path::new(&shared);
-    let mut stream = crate::rng::Stream::new(0, "damage", 0);
-    for name in [
-        "models/wrn-10-1-swish.weights-best.pt",
-        "models/resnet2b.pth",
-        "models/resnet20-12fca82f.th",
-        "models/tiny-ddpmpp-edm.pkl",
-        "models/resnet2b.torchscript.pt",
-        "data/cifar10/cifar-10-batches-py/batches.meta",
-        "data/cifar100/cifar-100-python/meta",
-        "data/npz/500-compressed.npz",
-        "data/svhn/test_32x32.mat",
-    ] {
-        let whole = std::fs::read(folder.join(name)).unwrap();
-        for _ in 0..30 {
-            let mut bytes = whole.clone();
-            for _ in 0..1 + stream.below(4) {
-                // Half of the damages where the structure is: at the start and at the end.
-                let near = stream.below(bytes.len().min(3000) as u64) as usize;
-                let at = match stream.below(4) {
-                    0 => near,
-                    1 => bytes.len() - 1 - near,
-                    _ => stream.below(bytes.len() as u64) as usize,
-                };
-                bytes[at] = stream.below(256) as u8;
-            }
-            if stream.chance(0.3) {
-                bytes.truncate(stream.below(bytes.len() as u64) as usize);
-            }
-            let bytes = Bytes::from(bytes);
-            if let Ok(document) = parse(&bytes) {
-                flatten(&document.tree);
-            }
-            let _ = mat::parse(&bytes);
-        }
     }
 }

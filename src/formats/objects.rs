@@ -392,9 +392,8 @@ pub(super) fn storage_ref(pickle: &Pickle, id: Id) -> Result<StorageRef> {
     if pickle.text(*kind) != Some("storage") {
         return wrong("an outside reference to something that is not a storage; refused");
     }
-    let class = match pickle.node(*class) {
-        Node::Global(name) => name,
-        _ => return wrong("a storage without a class"),
+    let Node::Global(class) = pickle.node(*class) else {
+        return wrong("a storage without a class");
     };
     let Some(dtype) = torch::storage_dtype(class) else {
         return wrong(format!("a storage of class `{class}`"));

@@ -112,15 +112,12 @@ pub(super) fn raw_unicode(line: &str) -> String {
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let code = part.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        match code.and_then(char::from_u32) {
-            Some(c) => {
-                text.push(c);
-                text.push_str(&part[4..]);
-            }
-            None => {
-                text.push_str("\\u");
-                text.push_str(part);
-            }
+        if let Some(c) = code.and_then(char::from_u32) {
+            text.push(c);
+            text.push_str(&part[4..]);
+        } else {
+            text.push_str("\\u");
+            text.push_str(part);
         }
     }
     text
