@@ -147,13 +147,11 @@ fn shifted_set(
         return Err(Error::input(format!("`{name}` has test images only")));
     }
     let folders = candidates(roots, &[]);
-    match shifted::locate(spec, &folders) {
-        Some(folder) => shifted::read(name, spec, &folder),
-        None => {
-            let expected = format!("`{}/{}`", spec.folder, spec.images);
-            Err(not_found(name, &folders, &expected))
-        }
+    if let Some(folder) = shifted::locate(spec, &folders) {
+        return shifted::read(name, spec, &folder);
     }
+    let expected = format!("`{}/{}`", spec.folder, spec.images);
+    Err(not_found(name, &folders, &expected))
 }
 
 /// An `.npz` file or a folder of class folders, as given or under a root. A folder may have

@@ -1,5 +1,7 @@
 //! What the few Python names that gauntlet knows mean: a pickle's records of calls become arrays,
 //! maps and plain values. Nothing is called.
+//!
+//! Longer than most files because the names, the tensors and the limits on both share one walk.
 
 use std::sync::Arc;
 
