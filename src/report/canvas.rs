@@ -24,7 +24,7 @@ const TEXT: f64 = 44.0 * 1.24;
 /// Space between things.
 const GAP: i32 = 18;
 /// Half the size of a marker.
-const MARK: i32 = 15;
+const MARK: i32 = 16;
 
 /// Text and axes.
 pub const INK: RGBColor = RGBColor(27, 31, 36);
@@ -54,7 +54,7 @@ pub fn svg(figure: &Figure) -> Result<String> {
     let (mut text, height) = (String::new(), height(figure));
     let spots = {
         let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        draw(figure, &area)?
+        draw(figure, &Area { area, nudge: 0 })?
     };
     let hover: String = spots.iter().map(hover).collect();
     let label = escape(&format!("{}. {}", figure.title, figure.caption));
@@ -95,7 +95,7 @@ pub fn png(figure: &Figure) -> Result<Vec<u8>> {
     let mut pixels = vec![255; (WIDTH * height * 3) as usize];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, (WIDTH, height)).into_drawing_area();
-        draw(figure, &area)?;
+        draw(figure, &Area { area, nudge: 10 })?;
     }
     super::picture::png(&pixels, WIDTH, height)
 }
@@ -213,7 +213,10 @@ impl Frame {
         let x = Mapping::of(&figure.x, &xs, 5);
         let y = Mapping::of(&figure.y, &ys, 5);
         let labels = match figure.names() {
-            Some(names) => names.iter().map(|name| measure(name)).max().unwrap_or(0),
+            Some(names) => {
+                let words = names.iter().chain([&figure.y.label]);
+                words.map(|name| measure(name)).max().unwrap_or(0)
+            }
             None => 62 + y.ticks.iter().map(|tick| measure(&brief(*tick))).max().unwrap_or(0),
         };
         let left = labels.min(WIDTH as i32 * 48 / 100) + 2 * GAP;
@@ -234,7 +237,33 @@ impl Frame {
     }
 }
 
-type Area<'a, B> = DrawingArea<B, Shift>;
+/// What is drawn on.
+struct Area<B: DrawingBackend> {
+    area: DrawingArea<B, Shift>,
+    /// How far down text must be moved: bitmaps centre the whole line height, SVG the letters.
+    nudge: i32,
+}
+
+impl<B: DrawingBackend> Area<B> {
+    fn draw<E>(
+        &self,
+        element: &E,
+    ) -> std::result::Result<(), plotters::drawing::DrawingAreaErrorKind<B::ErrorType>>
+    where
+        for<'a> &'a E: plotters::element::PointCollection<'a, (i32, i32)>,
+        E: plotters::element::Drawable<B>,
+    {
+        self.area.draw(element)
+    }
+
+    fn text(&self, text: impl Into<String>, (x, y): (i32, i32), style: TextStyle) -> Result<()> {
+        let place = match style.font.get_transform() {
+            FontTransform::None => (x, y + self.nudge),
+            _ => (x + self.nudge, y),
+        };
+        self.area.draw(&Text::new(text.into(), place, style)).map_err(failed)
+    }
+}
 
 fn failed<E: std::error::Error + Send + Sync>(
     error: plotters::drawing::DrawingAreaErrorKind<E>,
@@ -260,7 +289,7 @@ fn colour(hue: Hue) -> RGBColor {
 fn draw<B: DrawingBackend>(figure: &Figure, area: &Area<B>) -> Result<Vec<Spot>> {
     fonts();
     let frame = Frame::of(figure, height(figure));
-    area.fill(&PAPER).map_err(failed)?;
+    area.area.fill(&PAPER).map_err(failed)?;
     let mut spots = Vec::new();
     draw_grid(figure, &frame, area)?;
     for bar in &figure.bars {
@@ -277,7 +306,7 @@ fn draw<B: DrawingBackend>(figure: &Figure, area: &Area<B>) -> Result<Vec<Spot>>
         spots.push(Spot { area, tip: point.tip.clone() });
     }
     draw_legend(figure, area)?;
-    area.present().map_err(failed)?;
+    area.area.present().map_err(failed)?;
     Ok(spots)
 }
 
@@ -317,7 +346,7 @@ fn draw_axes<B: DrawingBackend>(figure: &Figure, frame: &Frame, area: &Area<B>) 
         // A label that would touch its neighbour is left out; its tick stays.
         if x - half > free {
             let style = words(HPos::Center, VPos::Top);
-            area.draw(&Text::new(text, (x, frame.bottom + GAP), style)).map_err(failed)?;
+            area.text(text, (x, frame.bottom + GAP), style)?;
             free = x + half + GAP;
         }
     }
@@ -327,16 +356,21 @@ fn draw_axes<B: DrawingBackend>(figure: &Figure, frame: &Frame, area: &Area<B>) 
         let text =
             named.map_or_else(|| brief(*tick), |names| fit(&names[at], frame.left - 2 * GAP));
         let place = (frame.left - GAP, y);
-        area.draw(&Text::new(text, place, words(HPos::Right, VPos::Center))).map_err(failed)?;
+        area.text(text, place, words(HPos::Right, VPos::Center))?;
     }
     let middle = i32::midpoint(frame.left, frame.right);
     let under = (middle, frame.bottom + GAP + 62);
     let style = words(HPos::Center, VPos::Top);
-    area.draw(&Text::new(figure.x.label.clone(), under, style)).map_err(failed)?;
-    if figure.names().is_none() {
+    area.text(figure.x.label.clone(), under, style)?;
+    if figure.names().is_some() {
+        // What the names say, under them.
+        let label = fit(&figure.y.label, frame.left - 2 * GAP);
+        let style = words(HPos::Right, VPos::Top).color(&MUTED);
+        area.text(label, (frame.left - GAP, frame.bottom + GAP), style)?;
+    } else {
         let style = words(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
-        let beside = (0, i32::midpoint(frame.top, frame.bottom));
-        area.draw(&Text::new(figure.y.label.clone(), beside, style)).map_err(failed)?;
+        let beside = (4, i32::midpoint(frame.top, frame.bottom));
+        area.text(figure.y.label.clone(), beside, style)?;
     }
     Ok(())
 }
@@ -452,8 +486,11 @@ fn marker<B: DrawingBackend>(
             return area.draw(&Circle::new((x, y), size, tint.stroke_width(5))).map_err(failed);
         }
     };
-    let ground = if hollow { PAPER } else { tint };
-    area.draw(&Polygon::new(corners.clone(), ground.filled())).map_err(failed)?;
+    if !hollow {
+        return area.draw(&Polygon::new(corners, tint.filled())).map_err(failed);
+    }
+    area.draw(&Polygon::new(corners.clone(), PAPER.filled())).map_err(failed)?;
+    // Once more along the first edge, so that the last corner is closed.
     let around: Vec<_> = corners.iter().chain(&corners[..2]).copied().collect();
     area.draw(&PathElement::new(around, tint.stroke_width(5))).map_err(failed)
 }
@@ -497,7 +534,7 @@ fn draw_legend<B: DrawingBackend>(figure: &Figure, area: &Area<B>) -> Result<()>
             }
             let width = measure(&label);
             let style = words(HPos::Left, VPos::Center);
-            area.draw(&Text::new(label, (x + 74, y), style)).map_err(failed)?;
+            area.text(label, (x + 74, y), style)?;
             x += 74 + width + 2 * GAP;
         }
     }

@@ -49,31 +49,37 @@ fn axis(label: &str, scale: Scale) -> Axis {
     Axis { label: label.to_owned(), scale }
 }
 
-/// A row's name in a chart: its setting, and the threat model where there are several.
-fn names(rows: &[&Row]) -> Vec<String> {
+/// Rows' names in a chart and what the names consist of: (`20 · 50K · linf 8/255`,
+/// `steps · generated · threat`). Short, because a column of a paper is narrow.
+fn names(rows: &[&Row]) -> (Vec<String>, String) {
     let owned: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
     let varying = varying(&owned);
     let several = |of: fn(&Row) -> String| owned.iter().any(|row| of(row) != of(&owned[0]));
     let threats = several(|row| row.threat.to_string());
     let datasets = several(|row| row.dataset.clone());
-    let mut names = Vec::new();
-    for row in &owned {
-        let mut text = name(row, &varying);
-        if threats {
-            text = format!("{text} · {}", row.threat);
-        }
-        if datasets {
-            text = format!("{} · {text}", row.dataset);
-        }
-        names.push(text);
+    let mut parts: Vec<&str> = varying.iter().map(|axis| short_axis(axis, &varying)).collect();
+    if parts.is_empty() {
+        parts.push("cell");
     }
-    names
+    parts.extend(threats.then_some("threat"));
+    parts.extend(datasets.then_some("data set"));
+    let name = |row: &Row| {
+        let value = |axis: &String| row.axis(axis).map_or_else(|| "–".to_owned(), value_text);
+        let mut words: Vec<String> = varying.iter().map(value).collect();
+        if words.is_empty() {
+            words.push(row.cell.clone());
+        }
+        words.extend(threats.then(|| row.threat.to_string()));
+        words.extend(datasets.then(|| row.dataset.clone()));
+        words.join(" · ")
+    };
+    (owned.iter().map(name).collect(), parts.join(" · "))
 }
 
 /// Clean and robust accuracy of every row with intervals.
 fn intervals(rows: &[Row]) -> Figure {
     let shown = ranked(rows);
-    let names = names(&shown);
+    let (names, parts) = names(&shown);
     let series = |label: &str, hollow: bool, of: fn(&Row) -> Tally| Series {
         label: label.to_owned(),
         hue: Hue::Series(usize::from(!hollow)),
@@ -99,7 +105,7 @@ fn intervals(rows: &[Row]) -> Figure {
             examples(rows)
         ),
         x: axis("accuracy (%)", Scale::Percent),
-        y: axis("", Scale::Names(names.clone())),
+        y: axis(&parts, Scale::Names(names.clone())),
         series: vec![
             series("clean", true, |row| row.clean),
             series("robust", false, |row| row.robust),
@@ -318,7 +324,7 @@ fn waterfall(rows: &[Row]) -> Option<Figure> {
     if shown.is_empty() {
         return None;
     }
-    let names = names(&shown);
+    let (names, parts) = names(&shown);
     let mut attacks: Vec<String> = Vec::new();
     let mut bars = Vec::new();
     for (line, row) in shown.iter().enumerate() {
@@ -352,7 +358,7 @@ fn waterfall(rows: &[Row]) -> Option<Figure> {
         title: "Which attack broke how many".into(),
         caption: "Each example counts for the first attack of the cascade that broke it.".into(),
         x: axis("examples (%)", Scale::Percent),
-        y: axis("", Scale::Names(names)),
+        y: axis(&parts, Scale::Names(names)),
         series: vec![],
         bars,
     })

@@ -209,7 +209,7 @@ impl Page {
             json: picture::address("application/json", &json),
             pivots: pivots.iter().map(pivot_table).collect(),
             pivot_note: pivot::NOTE,
-            published: published(rows),
+            published: published(input),
             figures: figures.iter().map(plot).collect::<Result<_>>()?,
             grids: grids(input)?,
             cells: cells(input),
@@ -226,7 +226,7 @@ fn whisker(row: &Row, width: f64) -> String {
         let (low, high) = tally.interval();
         format!(
             "<line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"9\" y2=\"9\"/><circle \
-             class=\"{class}\" cx=\"{:.1}\" cy=\"9\" r=\"4\"/>",
+             class=\"{class}\" cx=\"{:.1}\" cy=\"9\" r=\"3\"/>",
             x(low),
             x(high),
             x(tally.percent())
@@ -363,7 +363,8 @@ fn pivot_table(table: &Pivot) -> PivotTable {
 }
 
 /// Our best row among the best published models and those of the recipe that we follow.
-fn published(rows: &[Row]) -> Vec<PublishedTable> {
+fn published(input: &Input) -> Vec<PublishedTable> {
+    let rows = &input.rows;
     let varying = varying(rows);
     let mut tables: Vec<PublishedTable> = Vec::new();
     for row in ranked(rows) {
@@ -386,7 +387,7 @@ fn published(rows: &[Row]) -> Vec<PublishedTable> {
                 venue: one.venue.clone(),
                 clean: format!("{:.2}", one.clean),
                 robust: format!("{:.2}", one.robust),
-                difference: format!("{:+.1}", ours - one.robust),
+                difference: format!("{:+.1}", ours - one.robust).replace('-', "−"),
             });
         }
         if lines.is_empty() {
@@ -400,7 +401,12 @@ fn published(rows: &[Row]) -> Vec<PublishedTable> {
             place,
             PublishedLine {
                 class: "ours",
-                rank: format!("{} of {}", better + 1, all.len() + 1),
+                // A rank would be a comparison.
+                rank: if input.small_scale {
+                    "–".to_owned()
+                } else {
+                    format!("{} of {}", better + 1, all.len() + 1)
+                },
                 model: format!("ours: {}", name(row, &varying)),
                 source: String::new(),
                 architecture: row.architecture.clone(),

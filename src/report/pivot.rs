@@ -113,12 +113,7 @@ fn by_threat(groups: &[Group], names: &[String]) -> Vec<Pivot> {
             lines.sort_by(|a, b| order(&a.0, &b.0));
             let header = threats
                 .iter()
-                .flat_map(|threat| [format!("clean ({threat} row)"), format!("robust {threat}")])
-                .map(
-                    |heading| {
-                        if threats.len() == 1 { heading.replace(" row)", ")") } else { heading }
-                    },
-                )
+                .flat_map(|threat| [format!("clean, {threat}"), format!("robust, {threat}")])
                 .collect();
             Pivot { title: dataset, names: headings.clone(), header, lines }
         })
