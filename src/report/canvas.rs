@@ -14,7 +14,7 @@ use plotters::{
     },
 };
 
-use super::plot::{Axis, Bar, Figure, Hue, PALETTE, Point, Scale, Series, brief, ticks};
+use super::plot::{Axis, Bar, Figure, Hue, Key, PALETTE, Point, Scale, Series, brief, ticks};
 use crate::error::{Error, Result};
 
 /// Dots across: 3.25 inches at 384 to the inch.
@@ -120,7 +120,7 @@ fn measure(text: &str) -> i32 {
 fn height(figure: &Figure) -> u32 {
     let legend = legend_lines(figure).len() as i32 * 62;
     let body = figure.names().map_or(700, |names| 78 * names.len() as i32 + 40);
-    (legend + body + 2 * 62 + 3 * GAP + 10) as u32
+    (legend + body + 2 * 62 + 4 * GAP + 10) as u32
 }
 
 /// The plot's frame and how values map onto it.
@@ -213,15 +213,12 @@ impl Frame {
         let x = Mapping::of(&figure.x, &xs, 5);
         let y = Mapping::of(&figure.y, &ys, 5);
         let labels = match figure.names() {
-            Some(names) => {
-                let words = names.iter().chain([&figure.y.label]);
-                words.map(|name| measure(name)).max().unwrap_or(0)
-            }
+            Some(names) => names.iter().map(|name| measure(name)).max().unwrap_or(0),
             None => 62 + y.ticks.iter().map(|tick| measure(&brief(*tick))).max().unwrap_or(0),
         };
         let left = labels.min(WIDTH as i32 * 48 / 100) + 2 * GAP;
         let last = x.ticks.last().map_or(0, |tick| measure(&brief(*tick)));
-        let top = GAP + legend_lines(figure).len() as i32 * 62;
+        let top = 2 * GAP + legend_lines(figure).len() as i32 * 62;
         let bottom = height as i32 - 2 * 62 - GAP;
         Self { left, right: WIDTH as i32 - GAP - last / 2, top, bottom, x, y }
     }
@@ -364,9 +361,9 @@ fn draw_axes<B: DrawingBackend>(figure: &Figure, frame: &Frame, area: &Area<B>) 
     area.text(figure.x.label.clone(), under, style)?;
     if figure.names().is_some() {
         // What the names say, under them.
-        let label = fit(&figure.y.label, frame.left - 2 * GAP);
-        let style = words(HPos::Right, VPos::Top).color(&MUTED);
-        area.text(label, (frame.left - GAP, frame.bottom + GAP), style)?;
+        let room = middle - measure(&figure.x.label) / 2 - 3 * GAP;
+        let style = words(HPos::Left, VPos::Top).color(&MUTED);
+        area.text(fit(&figure.y.label, room), (GAP, under.1), style)?;
     } else {
         let style = words(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
         let beside = (4, i32::midpoint(frame.top, frame.bottom));
@@ -480,7 +477,7 @@ fn marker<B: DrawingBackend>(
         3 => vec![(x, y - d), (x + d, y), (x, y + d), (x - d, y)],
         4 => vec![(x, y + d), (x + d, y - m), (x - d, y - m)],
         _ => {
-            let size = if shape == 5 { m * 2 / 3 } else { m };
+            let size = if shape == 5 { m / 2 } else { m };
             let ground = if hollow { PAPER } else { tint };
             area.draw(&Circle::new((x, y), size, ground.filled())).map_err(failed)?;
             return area.draw(&Circle::new((x, y), size, tint.stroke_width(5))).map_err(failed);
@@ -496,7 +493,7 @@ fn marker<B: DrawingBackend>(
 }
 
 /// The legend's entries, broken into lines that fit the width.
-fn legend_lines(figure: &Figure) -> Vec<Vec<(String, Hue, bool, bool)>> {
+fn legend_lines(figure: &Figure) -> Vec<Vec<Key>> {
     let entries = figure.legend();
     if entries.len() < 2 {
         return Vec::new();
@@ -504,7 +501,7 @@ fn legend_lines(figure: &Figure) -> Vec<Vec<(String, Hue, bool, bool)>> {
     let mut lines: Vec<Vec<_>> = vec![Vec::new()];
     let mut used = 0;
     for entry in entries {
-        let width = 70 + measure(&entry.0) + 2 * GAP;
+        let width = 70 + measure(&entry.label) + 2 * GAP;
         if used > 0 && used + width > WIDTH as i32 {
             lines.push(Vec::new());
             used = 0;
@@ -519,15 +516,15 @@ fn draw_legend<B: DrawingBackend>(figure: &Figure, area: &Area<B>) -> Result<()>
     for (at, entries) in legend_lines(figure).into_iter().enumerate() {
         let y = 31 + at as i32 * 62;
         let mut x = GAP;
-        for (label, hue, hollow, bar) in entries {
+        for Key { label, hue, hollow, joined, bar } in entries {
             if bar {
                 let corners = [(x, y - 18), (x + 44, y + 18)];
                 area.draw(&Rectangle::new(corners, colour(hue).filled())).map_err(failed)?;
             } else {
                 let tint = colour(hue).stroke_width(5);
-                if hollow {
+                if joined && hollow {
                     dashed(area, (x, y), (x + 60, y), tint)?;
-                } else if hue != Hue::Grey {
+                } else if joined {
                     line(area, (x, y), (x + 60, y), tint)?;
                 }
                 marker(area, (x + 30, y), hue, hollow)?;

@@ -331,6 +331,9 @@ fn waterfall(rows: &[Row]) -> Option<Figure> {
         let total = row.clean.total.max(1) as f64;
         let mut from = 0.0;
         let mut push = |count: u64, hue: Hue, label: &str| {
+            if count == 0 {
+                return;
+            }
             let to = from + 100.0 * count as f64 / total;
             let share = Tally { correct: count, total: row.clean.total };
             let tip = format!(
