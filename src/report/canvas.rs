@@ -432,7 +432,9 @@ fn draw_series<B: DrawingBackend>(
         }
         // Long curves are lines; markers would hide them.
         if !series.joined || series.points.len() <= 24 {
-            marker(area, (x, y), series.hue, series.hollow)?;
+            // Small where the interval lies beside the marker and must not hide behind it.
+            let size = if named { MARK * 5 / 8 } else { MARK };
+            marker(area, (x, y), size, (series.hue, series.hollow))?;
         }
     }
     Ok(())
@@ -462,11 +464,11 @@ fn dashed<B: DrawingBackend>(
 fn marker<B: DrawingBackend>(
     area: &Area<B>,
     (x, y): (i32, i32),
-    hue: Hue,
-    hollow: bool,
+    m: i32,
+    (hue, hollow): (Hue, bool),
 ) -> Result<()> {
     let tint = colour(hue);
-    let (m, d) = (MARK, MARK * 4 / 3);
+    let d = m * 4 / 3;
     let shape = match hue {
         Hue::Series(index) => index % 5,
         Hue::Grey | Hue::Faint => 5,
@@ -527,7 +529,7 @@ fn draw_legend<B: DrawingBackend>(figure: &Figure, area: &Area<B>) -> Result<()>
                 } else if joined {
                     line(area, (x, y), (x + 60, y), tint)?;
                 }
-                marker(area, (x + 30, y), hue, hollow)?;
+                marker(area, (x + 30, y), MARK, (hue, hollow))?;
             }
             let width = measure(&label);
             let style = words(HPos::Left, VPos::Center);
