@@ -4,6 +4,7 @@
 //! bytes, so reports can be committed and compared.
 
 pub mod canvas;
+pub mod compare;
 pub mod demo;
 pub mod figures;
 pub mod html;
