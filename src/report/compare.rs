@@ -197,10 +197,10 @@ impl Pair<'_> {
 
 /// `0.027`, `< 0.0001`.
 fn p_value(p: f64) -> String {
-    if p < 1e-4 {
-        "< 0.0001".to_owned()
-    } else {
-        if p < 0.01 { format!("{p:.4}") } else { format!("{p:.3}") }
+    match p {
+        p if p < 1e-4 => "< 0.0001".to_owned(),
+        p if p < 0.01 => format!("{p:.4}"),
+        p => format!("{p:.3}"),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     },
     units::Tally,
 };
+use std::fmt::Write as _;
 
 use super::table::{is_threat, value_text, varying};
 
@@ -198,7 +199,7 @@ pub fn markdown(tables: &[Pivot]) -> String {
             header,
             shared: vec![],
         };
-        text.push_str(&format!("**{}**\n\n", super::table::escape(&table.title)));
+        let _ = write!(text, "**{}**\n\n", super::table::escape(&table.title));
         text.push_str(&super::table::markdown_lines(&table_text));
         text.push('\n');
     }
