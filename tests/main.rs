@@ -3,3 +3,4 @@
 mod architecture;
 mod networks;
 mod setup;
+mod report;
