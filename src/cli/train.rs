@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use crate::{
-    cli::terminal::Terminal,
-    data::{Dataset, find, generated, spec::Source},
+    cli::bar::Bar,
+    data::{Dataset, find, generated},
     device,
     error::{AtPath, Error, Result},
-    plan::{self, Survey, Surveyor, Work},
+    plan::{self, Files, Work},
     suite::Suite,
     threat::Norm,
     train::{self, spec::TrainSpec},
@@ -72,13 +72,13 @@ pub fn run(args: &Args) -> Result<()> {
     device::load_cuda();
     device::set_threads(args.threads.unwrap_or_else(device::cores));
     let device = device::choose(&args.device)?;
-    let roots = find::roots(args.data_dir.as_deref());
+    let roots = Files::roots(args.data_dir.as_deref());
     let fake = args.generated.as_deref().map(generated::read_unnamed).transpose()?;
     let spec = recipe(args, &roots, fake.as_ref())?;
     let (real, _) = find::resolve(&spec.data, &roots)?;
     let parts: Vec<&Dataset> = fake.iter().collect();
     let work = args.out.join("work");
-    let progress = Terminal::new()?;
+    let progress = Bar::new()?;
     let summary = train::run(&spec, &real, &parts, device, &work, &args.out, &progress)?;
     println!("{}", said(&args.out, &summary));
     Ok(())
@@ -112,7 +112,7 @@ fn recipe(args: &Args, roots: &[PathBuf], fake: Option<&Dataset>) -> Result<Trai
     }
     given.extend(args.overrides.iter().cloned());
     let suite = Suite::parse("suite: train\n", "arguments", Path::new(""), &given)?;
-    let plan = plan::resolve(&suite, roots, &OnDisk)?;
+    let plan = plan::resolve(&suite, roots, &Files)?;
     let specs = plan.jobs.into_iter().filter_map(|job| match job.work {
         Work::Train(spec) => Some(spec),
         _ => None,
@@ -124,19 +124,5 @@ fn recipe(args: &Args, roots: &[PathBuf], fake: Option<&Dataset>) -> Result<Trai
             let count = many.len();
             Err(Error::input(format!("the arguments describe {count} trainings, expected one")))
         }
-    }
-}
-
-/// Looks at the images themselves.
-struct OnDisk;
-
-impl Surveyor for OnDisk {
-    fn survey(&self, source: &Source, roots: &[PathBuf]) -> Result<Survey> {
-        let (set, source) = find::resolve(source, roots)?;
-        Ok(Survey {
-            fingerprint: source.fingerprint,
-            classes: set.classes.len() as i64,
-            images: set.len() as u64,
-        })
     }
 }

@@ -3,6 +3,7 @@
 pub mod exec;
 pub mod local;
 pub mod signals;
+pub mod stages;
 pub mod wire;
 mod worker;
 

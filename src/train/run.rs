@@ -93,7 +93,8 @@ pub fn run(
     progress.begin("train", total, "step");
     let from = trainer.counters.step;
     progress.at(from, "");
-    let session = Session { spec, real, batches: &batches, work, progress, total, period: period()? };
+    let session =
+        Session { spec, real, batches: &batches, work, progress, total, period: period()? };
     thread::scope(|scope| {
         let ahead = Ahead::start(scope, &batches, from..total, THREADS);
         session.train(&mut trainer, ahead, &mut journal)
