@@ -2,4 +2,6 @@
 
 mod architecture;
 mod networks;
+mod report;
 mod setup;
+mod train;

@@ -1,9 +1,15 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod bar;
 pub mod convert;
 pub mod doctor;
+pub mod exec;
 pub mod forward;
 pub mod inspect;
+pub mod plan;
+pub mod run;
+pub mod terminal;
+pub mod train;
 
 use std::process::ExitCode;
 
@@ -21,10 +27,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Plan(plan::Args),
+    Run(run::Args),
+    Exec(exec::Args),
     Doctor(doctor::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
+    Train(train::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -46,10 +56,14 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

@@ -1,10 +1,25 @@
 //! Labelled images: the published sets as people have them on disk, a synthetic one drawn by us,
 //! generated sets, and the batches made of them. Bytes and labels; no tensor library below `batch`.
 
+pub mod augment;
 pub mod batch;
+pub mod cifar;
+pub mod find;
+pub mod folder;
+pub mod generated;
+pub mod loader;
+pub mod shifted;
 pub mod spec;
+pub mod svhn;
+pub mod synthetic;
 
-use crate::digest::hash_bytes;
+pub use find::{load, resolve, roots};
+
+use crate::{
+    digest::hash_bytes,
+    error::{Error, Result},
+    formats::bytes::Bytes,
+};
 
 /// How the bytes of one image are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +52,8 @@ pub struct Dataset {
 pub enum Pixels {
     /// In memory.
     Owned(Vec<u8>),
-    /// A window of a mapped file: the map, the offset of the first byte and the length.
-    Mapped(memmap2::Mmap, usize, usize),
+    /// A window of a file, mapped where the file allows it.
+    Mapped(Bytes),
 }
 
 impl Pixels {
@@ -46,7 +61,7 @@ impl Pixels {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
-            Self::Mapped(map, start, length) => &map[*start..*start + *length],
+            Self::Mapped(bytes) => bytes,
         }
     }
 }
@@ -70,6 +85,34 @@ impl Dataset {
     /// The bytes of image `index` in this set's [`Layout`].
     pub fn image(&self, index: usize) -> &[u8] {
         &self.pixels.bytes()[index * self.image_bytes()..][..self.image_bytes()]
+    }
+
+    /// The `count` images after the first `skip`, or all that follow.
+    ///
+    /// # Errors
+    /// If there are not that many.
+    pub fn subset(self, skip: u64, count: Option<u64>) -> Result<Self> {
+        let held = self.len() as u64;
+        let count = count.unwrap_or_else(|| held.saturating_sub(skip));
+        if skip.checked_add(count).is_none_or(|end| end > held) {
+            return Err(Error::input(format!(
+                "`{}`: {count} images after the first {skip} are wanted, but there are {held} in all",
+                self.name
+            )));
+        }
+        let (skip, count) = (skip as usize, count as usize);
+        let (start, length) = (skip * self.image_bytes(), count * self.image_bytes());
+        let pixels = match self.pixels {
+            Pixels::Mapped(bytes) => {
+                Pixels::Mapped(bytes.window(start, length).expect("just compared"))
+            }
+            Pixels::Owned(mut bytes) => {
+                bytes.truncate(start + length);
+                bytes.drain(..start);
+                Pixels::Owned(bytes)
+            }
+        };
+        Ok(Self { pixels, labels: self.labels[skip..skip + count].to_vec(), ..self })
     }
 
     /// A digest of pixels (channel by channel), labels and size: what a job's id holds of its data.

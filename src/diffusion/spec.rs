@@ -90,3 +90,73 @@ pub struct GenerateSpec {
     /// Images sampled at once.
     pub batch: u64,
 }
+
+/// How time steps are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discretization {
+    /// Uniform in the time of the variance-preserving process.
+    Vp,
+    /// Geometric noise levels.
+    Ve,
+    /// iDDPM's table.
+    Iddpm,
+    /// Karras et al. 2022, equation 5.
+    Edm,
+}
+
+/// The noise level as a function of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Variance preserving.
+    Vp,
+    /// The square root of time.
+    Ve,
+    /// Time itself.
+    Linear,
+}
+
+/// How the signal is scaled over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    /// Variance preserving.
+    Vp,
+    /// Not at all.
+    None,
+}
+
+/// The generalised sampler of Karras et al. 2022, table 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AblationSpec {
+    /// The solver.
+    pub solver: Solver,
+    /// Number of steps.
+    pub steps: u64,
+    /// Time steps.
+    pub discretization: Discretization,
+    /// Noise schedule.
+    pub schedule: Schedule,
+    /// Signal scaling.
+    pub scaling: Scaling,
+    /// Lowest noise level; `None` is the discretization's own.
+    pub sigma_min: Option<f64>,
+    /// Highest noise level; `None` is the discretization's own.
+    pub sigma_max: Option<f64>,
+    /// Exponent of EDM's discretization.
+    pub rho: f64,
+    /// Last time of VP's discretization (1e-3).
+    pub epsilon_s: f64,
+    /// Where the second slope is taken, as a share of the step (1 is Heun, 0.5 the midpoint).
+    pub alpha: f64,
+    /// S_churn: 0 is deterministic.
+    pub churn: f64,
+    /// S_min.
+    pub churn_min: f64,
+    /// S_max; `None` is infinity.
+    pub churn_max: Option<f64>,
+    /// S_noise.
+    pub churn_noise: f64,
+}

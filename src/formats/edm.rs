@@ -51,7 +51,7 @@ pub struct Module {
 /// If the pickle is bad, asks for names that gauntlet does not know, or has no such network.
 pub fn read(path: &Path, which: &str) -> Result<Network> {
     let bytes = Bytes::map(path)?;
-    in_file(path, tree::pickled(&bytes).and_then(|tree| network(&tree, which)))
+    in_file(path, tree::pickled(&bytes, tree::ALL_NAMES).and_then(|tree| network(&tree, which)))
 }
 
 /// The network called `which` in a tree that was read before.

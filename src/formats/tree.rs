@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     error::{Error, Result},
     formats::{
-        archive::Archive, array::Array, bytes::Bytes, in_file, npy, npz, objects, opcodes,
+        archive::Archive, array::Array, bytes::Bytes, in_file, names, npy, npz, objects, opcodes,
         safetensors, torch,
     },
 };
@@ -167,7 +167,7 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
         return Ok(plain(Format::TorchLegacy, torch::read_legacy(bytes)?));
     }
     if bytes.first() == Some(&0x80) {
-        return Ok(plain(Format::Pickle, pickled(bytes)?));
+        return Ok(plain(Format::Pickle, pickled(bytes, ALL_NAMES)?));
     }
     if bytes.get(8) == Some(&b'{') {
         let file = safetensors::parse(bytes)?;
@@ -178,14 +178,20 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
     Err(unknown(bytes))
 }
 
-/// A bare pickle with any name that gauntlet knows.
-pub(super) fn pickled(bytes: &Bytes) -> Result<Tree> {
-    let names = [objects::BASIC, objects::NUMPY, objects::TORCH, objects::EDM].concat();
-    let (pickle, _) = opcodes::parse(bytes, &names)?;
+/// The bare pickle `bytes`, which may ask for the names of `lists` only
+/// ([`names::NUMPY`] and the like).
+///
+/// # Errors
+/// If it is bad or asks for another name.
+pub fn pickled(bytes: &Bytes, lists: &[&[&str]]) -> Result<Tree> {
+    let (pickle, _) = opcodes::parse(bytes, &lists.concat())?;
     objects::resolve(&pickle, bytes.len(), &|_| {
         Err(Error::input("the pickle refers to a storage outside it; there is none"))
     })
 }
+
+/// Every name that gauntlet knows: what a bare pickle of unknown origin may ask for.
+pub(super) const ALL_NAMES: &[&[&str]] = &[names::BASIC, names::NUMPY, names::TORCH, names::EDM];
 
 fn listing(archive: &Archive) -> Tree {
     let size = |size: u64| Tree::Int(i64::try_from(size).unwrap_or(i64::MAX));

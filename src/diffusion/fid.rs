@@ -1,0 +1,138 @@
+//! The Fréchet distance between two sets of features (Heusel et al. 2017).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Running mean and covariance of features: a set is never held whole.
+#[derive(Debug)]
+pub struct Statistics {
+    count: i64,
+    sum: Tensor,
+    /// Sum of outer products, `[d,d]`.
+    products: Tensor,
+    /// The first batch's mean: sums are of what is left after it, lest large means cancel.
+    origin: Option<Tensor>,
+}
+
+impl Statistics {
+    /// Of no features of `width` numbers each.
+    pub fn new(width: i64) -> Self {
+        let options = (Kind::Double, Device::Cpu);
+        Self {
+            count: 0,
+            sum: Tensor::zeros([width], options),
+            products: Tensor::zeros([width, width], options),
+            origin: None,
+        }
+    }
+
+    /// Takes features `[n,d]` of any float kind from any device.
+    pub fn push(&mut self, features: &Tensor) {
+        let features = features.to_device(Device::Cpu).to_kind(Kind::Double);
+        let mean = || features.mean_dim([0].as_slice(), false, Kind::Double);
+        let origin = self.origin.get_or_insert_with(mean);
+        let centred = &features - &*origin;
+        self.count += features.size()[0];
+        self.sum += centred.sum_dim_intlist([0].as_slice(), false, Kind::Double);
+        self.products += centred.tr().matmul(&centred);
+    }
+
+    /// Mean `[d]` and unbiased covariance `[d,d]`, `Double`.
+    ///
+    /// # Errors
+    /// If there are fewer than two features, or some are not finite.
+    pub fn finish(&self) -> Result<Moments> {
+        let Some(origin) = self.origin.as_ref().filter(|_| self.count > 1) else {
+            return Err(Error::input(format!(
+                "{} images have no covariance: give at least two",
+                self.count
+            )));
+        };
+        let n = self.count as f64;
+        let offset = &self.sum / n;
+        let covariance = (&self.products - offset.outer(&offset) * n) / (n - 1.0);
+        if !covariance.isfinite().all().int64_value(&[]).eq(&1) {
+            return Err(Error::Numerics("features are not finite".to_owned()));
+        }
+        Ok(Moments { mean: origin + offset, covariance })
+    }
+}
+
+/// Mean and covariance of the features of one set.
+#[derive(Debug)]
+pub struct Moments {
+    /// `[d]`, `Double`.
+    pub mean: Tensor,
+    /// `[d,d]`, `Double`, unbiased.
+    pub covariance: Tensor,
+}
+
+impl Moments {
+    /// Of features `[n,d]`.
+    ///
+    /// # Errors
+    /// As [`Statistics::finish`].
+    pub fn of(features: &Tensor) -> Result<Self> {
+        let mut statistics = Statistics::new(features.size()[1]);
+        statistics.push(features);
+        statistics.finish()
+    }
+}
+
+/// `|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`.
+///
+/// The trace of the root is the sum of the roots of the eigenvalues of `S1^(1/2) S2 S1^(1/2)`,
+/// which is symmetric: no general matrix root, no imaginary parts to discard.
+pub fn distance(a: &Moments, b: &Moments) -> f64 {
+    let (values, vectors) = a.covariance.linalg_eigh("L");
+    let root = (&vectors * values.clamp_min(0.0).sqrt()).matmul(&vectors.tr());
+    let inner = root.matmul(&b.covariance).matmul(&root);
+    let inner = (&inner + inner.tr()) * 0.5;
+    let cross = inner.linalg_eigvalsh("L").clamp_min(0.0).sqrt().sum(Kind::Double);
+    let mean = (&a.mean - &b.mean).square().sum(Kind::Double);
+    let traces = a.covariance.trace() + b.covariance.trace();
+    (mean + traces - cross * 2.0).double_value(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Stream;
+
+    fn normal(seed: u64, shape: [i64; 2]) -> Tensor {
+        let values = Stream::new(seed, "features", 0).normals((shape[0] * shape[1]) as usize);
+        Tensor::from_slice(&values).view(shape).to_kind(Kind::Double)
+    }
+
+    #[test]
+    fn scaled_and_shifted_features_have_a_closed_form() {
+        // Features a and 3a + 2: |m|^2 as it is, and (3 - 1)^2 tr S.
+        let features = normal(0, [500, 6]);
+        let (a, b) =
+            (Moments::of(&features).unwrap(), Moments::of(&(&features * 3.0 + 2.0)).unwrap());
+        let shift = (&a.mean * 2.0 + 2.0).square().sum(Kind::Double).double_value(&[]);
+        let expected = shift + 4.0 * a.covariance.trace().double_value(&[]);
+        assert!((distance(&a, &b) - expected).abs() < 1e-9 * expected);
+        assert!(distance(&a, &a).abs() < 1e-10);
+    }
+
+    #[test]
+    fn batches_and_large_means_change_nothing() {
+        let features = normal(1, [300, 5]) + 1e6;
+        let mut pieces = Statistics::new(5);
+        for piece in features.split(64, 0) {
+            pieces.push(&piece);
+        }
+        let (a, b) = (pieces.finish().unwrap(), Moments::of(&features).unwrap());
+        assert!((&a.covariance - &b.covariance).abs().max().double_value(&[]) < 1e-9);
+        assert!(
+            (b.covariance - features.tr().cov(1, None::<&Tensor>, None::<&Tensor>))
+                .abs()
+                .max()
+                .double_value(&[])
+                < 1e-8
+        );
+        assert!(Statistics::new(3).finish().is_err());
+    }
+}
