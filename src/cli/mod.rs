@@ -1,10 +1,13 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod convert;
 pub mod doctor;
 pub mod exec;
 pub mod plan;
 pub mod run;
 pub mod terminal;
+pub mod forward;
+pub mod inspect;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,9 @@ enum Command {
     Run(run::Args),
     Exec(exec::Args),
     Doctor(doctor::Args),
+    Inspect(inspect::Args),
+    Convert(convert::Args),
+    Forward(forward::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -51,6 +57,9 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Forward(args) => forward::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

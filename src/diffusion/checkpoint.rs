@@ -82,11 +82,7 @@ fn parts(adam: &Adam) -> [(&'static str, &Tensor); 4] {
 }
 
 /// Writes `Float` tensors as safetensors, whole or not at all.
-pub(super) fn write_tensors(
-    path: &Path,
-    named: &[(String, Tensor)],
-    metadata: &[(&str, &str)],
-) -> Result<()> {
+fn write_tensors(path: &Path, named: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
     let plain: Vec<(Vec<usize>, Vec<u8>)> = named.iter().map(|(_, tensor)| plain(tensor)).collect();
     let tensors: Vec<_> = named
         .iter()

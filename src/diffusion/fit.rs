@@ -17,11 +17,11 @@ use crate::{
     diffusion::{
         adam::Adam,
         augment,
-        checkpoint::{self, Checkpoint, Log},
+        checkpoint::{Checkpoint, Log},
         spec::FitSpec,
     },
     error::{AtPath, Error, Result},
-    net::denoiser::DenoiserNet,
+    net::{denoiser::DenoiserNet, load},
     progress::Progress,
     rng::Stream,
 };
@@ -50,8 +50,8 @@ pub struct FitSummary {
     pub images_per_second: f64,
 }
 
-/// Trains `spec.network` on `data` and writes `out/denoiser.safetensors` (the averaged weights;
-/// metadata `kind` = `denoiser`, `spec` and `fit` as JSON) and `out/log.jsonl`.
+/// Trains `spec.network` on `data` and writes `out/denoiser.safetensors` (the averaged weights,
+/// for [`load::load_denoiser`]) and `out/log.jsonl`.
 ///
 /// # Errors
 /// If the spec is impossible or does not fit the data, a file cannot be written, the loss is not
@@ -279,21 +279,13 @@ impl<'a> Training<'a> {
             .collect()
     }
 
-    /// Writes the averaged weights under their names.
+    /// Puts the averaged weights in the place of the trained ones and writes the network.
     fn write(&self, path: &Path) -> Result<()> {
-        let named: Vec<(String, Tensor)> = self
-            .network
-            .parameters()
-            .iter()
-            .zip(self.adam.averaged())
-            .map(|((name, _), tensor)| (name.clone(), tensor))
-            .chain(self.network.buffers().iter().map(|(n, t)| (n.clone(), t.shallow_clone())))
-            .collect();
-        let json = |value: serde_json::Result<String>| value.expect("a spec is plain data");
-        let network = json(serde_json::to_string(&self.spec.network));
-        let fit = json(serde_json::to_string(self.spec));
-        let metadata = [("kind", "denoiser"), ("spec", &network), ("fit", &fit)];
-        checkpoint::write_tensors(path, &named, &metadata)
+        let _guard = tch::no_grad_guard();
+        for (parameter, average) in self.parameters.iter().zip(self.adam.averaged()) {
+            parameter.detach().copy_(&average);
+        }
+        load::save_denoiser(path, &self.network)
     }
 }
 
@@ -419,7 +411,9 @@ mod tests {
         }
         let done = fit(&spec(), broken.path(), &Silent).unwrap();
         assert_eq!((done.steps, done.images), (12, 96));
-        assert!(fs::read(done.file).unwrap() == expected);
+        assert!(fs::read(&done.file).unwrap() == expected);
+        let loaded = load::load_denoiser(&done.file, Device::Cpu).unwrap();
+        assert_eq!(crate::net::Denoiser::shape(&loaded), [3, 8, 8]);
         let other = FitSpec { seed: 6, ..spec() };
         let other = fit(&other, broken.path(), &Silent).unwrap();
         assert!(fs::read(other.file).unwrap() != expected, "another seed starts afresh");

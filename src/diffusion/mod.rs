@@ -9,6 +9,8 @@ pub mod fit;
 #[cfg(test)]
 mod gaussian;
 pub mod generate;
+#[cfg(test)]
+mod golden;
 pub mod neighbours;
 pub mod sampler;
 mod set;
