@@ -29,7 +29,8 @@ pub(crate) fn attack(trial: &mut Trial) -> Result<()> {
             if trial.spec.staged && trial.spec.norm == Norm::L1 {
                 staged(trial, rows, loss, restart)?;
             } else {
-                let stage = Stage { epsilon: trial.spec.epsilon, steps: trial.spec.steps, last: true };
+                let stage =
+                    Stage { epsilon: trial.spec.epsilon, steps: trial.spec.steps, last: true };
                 let mut ascent = Ascent::begin(trial, rows, loss, (restart, 0), &stage, None)?;
                 ascent.climb(trial, &stage)?;
                 ascent.settle(trial);
@@ -199,7 +200,11 @@ impl Ascent {
             // Before the checkpoint, which may move `at` back to the best point.
             let fell = self.note(trial, stage, &fooled, iteration + 1)?;
             if checkpoint {
-                if l1 { self.check_sparsity(stage) } else { self.check_progress(window) }
+                if l1 {
+                    self.check_sparsity(stage)
+                } else {
+                    self.check_progress(window)
+                }
                 window = (window.saturating_sub(shorter)).max(shortest);
                 since = 0;
             }
@@ -227,8 +232,8 @@ impl Ascent {
             }
             Norm::L1 => {
                 let direction = self.sparse_signs();
-                let moved = &self.at
-                    + step * &direction / (per_row(&norm(&direction, Norm::L1)) + 1e-10);
+                let moved =
+                    &self.at + step * &direction / (per_row(&norm(&direction, Norm::L1)) + 1e-10);
                 let delta = moved - &self.x;
                 let correction = l1_correction(&self.x, &delta, stage.epsilon, bounds);
                 &self.x + delta + correction
@@ -420,4 +425,3 @@ fn starting_point(
     };
     at.clamp(bounds.low, bounds.high)
 }
-

@@ -115,11 +115,8 @@ impl Walk {
             }
             None => self.nearest(trial, leaf, logits),
         };
-        let offset = -difference + flat(&(&gradient * &self.at)).sum_dim_intlist(
-            [-1].as_slice(),
-            false,
-            None,
-        );
+        let offset = -difference
+            + flat(&(&gradient * &self.at)).sum_dim_intlist([-1].as_slice(), false, None);
         Hyperplane { normal: flat(&gradient), offset }
     }
 
@@ -133,10 +130,10 @@ impl Walk {
             })
             .collect();
         let gradients = Tensor::stack(&gradients, 1); // [n,k,c,h,w]
-        let at_label = self.labels.view([-1, 1, 1, 1, 1]).expand(
-            [-1, 1, gradients.size()[2], gradients.size()[3], gradients.size()[4]],
-            true,
-        );
+        let at_label = self
+            .labels
+            .view([-1, 1, 1, 1, 1])
+            .expand([-1, 1, gradients.size()[2], gradients.size()[3], gradients.size()[4]], true);
         let gradients = &gradients - gradients.gather(1, &at_label, false);
         let logits = logits.detach();
         let difference = &logits - pick(&logits, &self.labels).unsqueeze(1);
@@ -162,8 +159,7 @@ impl Walk {
             normal: Tensor::cat(&[&plane.normal, &plane.normal], 0),
             offset: Tensor::cat(&[&plane.offset, &plane.offset], 0),
         };
-        let project =
-            if trial.strict() { hyperplane_linear::project } else { hyperplane::project };
+        let project = if trial.strict() { hyperplane_linear::project } else { hyperplane::project };
         let moves = project(&both, &twice, trial.spec.norm, trial.spec.bounds);
         let lengths = per_row(&norm(&moves, trial.spec.norm).clamp_min(1e-8));
         let (a1, a2) = (lengths.narrow(0, 0, count), lengths.narrow(0, count, count));

@@ -60,17 +60,26 @@ fn individual(name: &str, only: &[&str]) {
         let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
         let found: Vec<i64> =
             (0..rows.len()).filter(|&i| outcome.breaks[i].is_some()).map(|i| rows[i]).collect();
-        assert_eq!(found, golden.integers(&format!("{attack}.adversarial_index")), "{name} {attack}");
+        assert_eq!(
+            found,
+            golden.integers(&format!("{attack}.adversarial_index")),
+            "{name} {attack}"
+        );
         let at: Vec<i64> =
             (0..rows.len()).filter(|&i| outcome.breaks[i].is_some()).map(|i| i as i64).collect();
         let adversarial = outcome.adversarial.index_select(0, &Tensor::from_slice(&at));
-        same(&adversarial, golden.tensor(&format!("{attack}.adversarial")), &format!("{name} {attack}"));
+        same(
+            &adversarial,
+            golden.tensor(&format!("{attack}.adversarial")),
+            &format!("{name} {attack}"),
+        );
     }
 }
 
 fn same(found: &Tensor, wanted: &Tensor, what: &str) {
     let gap = (found - wanted.to_device(Device::Cpu)).abs().max().double_value(&[]);
-    let by_row: Vec<f32> = Vec::try_from((found - wanted).abs().flatten(1, -1).amax([1], false)).unwrap();
+    let by_row: Vec<f32> =
+        Vec::try_from((found - wanted).abs().flatten(1, -1).amax([1], false)).unwrap();
     println!("{what}: {by_row:?}");
     assert!(found == wanted, "{what}: images differ by up to {gap}");
 }
@@ -126,7 +135,8 @@ fn cascade(name: &str) {
             let examples: Vec<u64> = chunk.iter().map(|&row| row as u64).collect();
             let batch = Batch { images: &x, labels: &y, examples: &examples };
             let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
-            for (i, &row) in chunk.iter().enumerate().filter(|(i, _)| outcome.breaks[*i].is_some()) {
+            for (i, &row) in chunk.iter().enumerate().filter(|(i, _)| outcome.breaks[*i].is_some())
+            {
                 broken[row] = number as i64;
                 adversarial.get(row as i64).copy_(&outcome.adversarial.get(i as i64));
             }

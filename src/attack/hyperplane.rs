@@ -70,13 +70,13 @@ fn linf(t: &Tensor, plane: &Hyperplane, bounds: Bounds) -> Tensor {
     let bound = (&b - &b0).gt(0.0).logical_and(&free.logical_not());
     let low = last_true(halvings(count), t, count - 1, |at| {
         let current = order.gather(1, &(-at + (count - 1)), false);
-        let value = sb.gather(1, at, false)
-            - s.gather(1, at, false) * room.gather(1, &current, false);
+        let value =
+            sb.gather(1, at, false) - s.gather(1, at, false) * room.gather(1, &current, false);
         (b.unsqueeze(1) - value).gt(0.0)
     });
     let lambda_free = ((&b - sb_all) / (-s_all)).clamp_min(0.0).unsqueeze(-1);
-    let lambda = ((b.unsqueeze(1) - sb.gather(1, &low, false)) / (-s.gather(1, &low, false)))
-        .clamp_min(0.0);
+    let lambda =
+        ((b.unsqueeze(1) - sb.gather(1, &low, false)) / (-s.gather(1, &low, false))).clamp_min(0.0);
     let clipped = lambda.minimum(&d) * &up + (-&lambda).maximum(&d) * (-&up + 1.0);
     let d = (direction * lambda_free).where_self(&free.unsqueeze(1), &d);
     clipped.where_self(&bound.unsqueeze(1), &d) * moves
@@ -114,7 +114,8 @@ fn l2(t: &Tensor, plane: &Hyperplane, bounds: Bounds) -> Tensor {
         (s.gather(1, at, false) + c.unsqueeze(1)).gt(0.0)
     });
     let share = left.gather(1, &low, false);
-    let alpha = (s.gather(1, &low, false) + c.unsqueeze(1)) / &share + sorted.gather(1, &low, false);
+    let alpha =
+        (s.gather(1, &low, false) + c.unsqueeze(1)) / &share + sorted.gather(1, &low, false);
     let alpha = alpha.masked_fill(&share.eq(0.0), 0.0);
     let stopped = alpha.gt_tensor(&r).to_kind(Kind::Float);
     let mixed = &d * &stopped - &alpha * &w * (-stopped + 1.0);

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::{
     Break,
-    geometry::{self, l1_correction, normalize, per_row, norm},
+    geometry::{self, l1_correction, norm, normalize, per_row},
     loss::Loss,
     trial::{Slope, Trial, flags, positions},
 };

@@ -131,9 +131,10 @@ mod tests {
     #[test]
     fn edges_follow_the_published_schedule() {
         let at = |iteration| edge(iteration, (32, 32), Norm::Linf);
-        assert_eq!([0, 10, 11, 51, 201, 501, 1001, 2001, 4001].map(at), [
-            29, 29, 20, 14, 10, 7, 5, 4, 3
-        ]);
+        assert_eq!(
+            [0, 10, 11, 51, 201, 501, 1001, 2001, 4001].map(at),
+            [29, 29, 20, 14, 10, 7, 5, 4, 3]
+        );
         assert_eq!(edge(4999, (4, 3), Norm::Linf), 1);
         assert_eq!(edge(0, (32, 20), Norm::L2), 20);
     }

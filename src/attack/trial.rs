@@ -2,7 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Batch, Break, Kind as Attack, Mode, Outcome, Spec, geometry, loss::Loss, noise::Noise};
+use super::{
+    Batch, Break, Kind as Attack, Mode, Outcome, Spec, geometry, loss::Loss, noise::Noise,
+};
 use crate::{
     error::{Error, Result},
     net::Classifier,
@@ -136,7 +138,13 @@ impl<'a> Trial<'a> {
     }
 
     /// The gradient of the sum of `values` with respect to `leaf`.
-    pub(crate) fn pull(&mut self, rows: &[usize], value: &Tensor, leaf: &Tensor, keep: bool) -> Tensor {
+    pub(crate) fn pull(
+        &mut self,
+        rows: &[usize],
+        value: &Tensor,
+        leaf: &Tensor,
+        keep: bool,
+    ) -> Tensor {
         rows.iter().for_each(|&row| self.backward[row] += 1);
         Tensor::run_backward(&[value], &[leaf], keep, false).remove(0)
     }

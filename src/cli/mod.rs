@@ -1,6 +1,13 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod convert;
 pub mod doctor;
+pub mod exec;
+pub mod plan;
+pub mod run;
+pub mod terminal;
+pub mod forward;
+pub mod inspect;
 
 use std::process::ExitCode;
 
@@ -18,7 +25,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Plan(plan::Args),
+    Run(run::Args),
+    Exec(exec::Args),
     Doctor(doctor::Args),
+    Inspect(inspect::Args),
+    Convert(convert::Args),
+    Forward(forward::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -40,7 +53,13 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Forward(args) => forward::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

@@ -8,6 +8,7 @@ pub mod find;
 pub mod folder;
 pub mod generated;
 pub mod loader;
+pub mod shifted;
 pub mod spec;
 pub mod svhn;
 pub mod synthetic;

@@ -195,12 +195,15 @@ fn iddpm_table(low: f64, high: f64) -> Vec<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::diffusion::{gaussian::Gaussian, sampler};
     use tch::Device;
 
-    pub(super) fn spec(process: (Discretization, Schedule, Scaling), steps: u64) -> AblationSpec {
+    pub(in crate::diffusion) fn spec(
+        process: (Discretization, Schedule, Scaling),
+        steps: u64,
+    ) -> AblationSpec {
         AblationSpec {
             solver: Solver::Heun,
             steps,

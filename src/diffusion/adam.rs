@@ -58,7 +58,12 @@ impl Adam {
     pub(super) fn step(&mut self, gradients: &[Tensor], rate: f64, step: u64) {
         let _guard = tch::no_grad_guard();
         for (view, gradient) in self.gradients.iter_mut().zip(gradients) {
-            view.copy_(gradient);
+            // A parameter that took no part (labels that nobody gave) has no gradient at all.
+            if gradient.defined() {
+                view.copy_(gradient);
+            } else {
+                let _ = view.zero_();
+            }
         }
         let _ = self.gradient.nan_to_num_(0.0, 1e5, -1e5);
         let _ = self.first.lerp_(&self.gradient, 1.0 - BETA1);

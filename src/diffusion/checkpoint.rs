@@ -1,14 +1,12 @@
 //! What an interrupted training goes on from: a safetensors file and a log.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
 
-use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -16,6 +14,7 @@ use crate::{
     diffusion::{adam::Adam, spec::FitSpec},
     digest::JobId,
     error::{AtPath, Error, Result},
+    formats::{array::Dtype, safetensors},
 };
 
 /// The place and identity of a training's saved state.
@@ -36,8 +35,8 @@ impl Checkpoint {
     pub(super) fn save(&self, adam: &Adam, step: u64) -> Result<()> {
         let named: Vec<_> =
             parts(adam).map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).into();
-        let metadata = [("identity", self.identity.clone()), ("step", step.to_string())];
-        write_tensors(&self.path, &named, &metadata)
+        let step = step.to_string();
+        write_tensors(&self.path, &named, &[("identity", &self.identity), ("step", &step)])
     }
 
     /// Reads the state into `adam` and gives the steps made; 0 where nothing is saved.
@@ -46,29 +45,27 @@ impl Checkpoint {
             return Ok(0);
         }
         let wrong = |what: &str| Error::in_file(&self.path, what);
-        let bytes = fs::read(&self.path).at(&self.path)?;
-        let (_, header) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| Error::in_file(&self.path, error))?;
-        let empty = HashMap::new();
-        let metadata = header.metadata().as_ref().unwrap_or(&empty);
-        if metadata.get("identity") != Some(&self.identity) {
+        let file = safetensors::read(&self.path)?;
+        let find =
+            |key: &str| file.metadata.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        if find("identity") != Some(&self.identity) {
             return Err(wrong("belongs to another training"));
         }
-        let step = metadata.get("step").and_then(|step| step.parse().ok());
+        let step = find("step").and_then(|step| step.parse().ok());
         let step = step.ok_or_else(|| wrong("does not say its step"))?;
-        let file =
-            SafeTensors::deserialize(&bytes).map_err(|error| Error::in_file(&self.path, error))?;
-        let _guard = tch::no_grad_guard();
-        let mut read = Vec::new();
-        for (name, tensor) in parts(adam) {
-            let view = file.tensor(name).map_err(|error| Error::in_file(&self.path, error))?;
-            if view.data().len() != tensor.numel() * 4 {
-                return Err(wrong("has tensors of another length"));
-            }
-            let values = Tensor::f_from_data_size(view.data(), &tensor.size(), Kind::Float);
-            read.push(values.map_err(|error| Error::in_file(&self.path, error))?);
+        let arrays: Vec<_> = parts(adam)
+            .iter()
+            .filter_map(|(name, tensor)| {
+                let (_, array) = file.tensors.iter().find(|(other, _)| other == name)?;
+                (array.dtype() == Dtype::F32 && array.len() == tensor.numel()).then_some(array)
+            })
+            .collect();
+        if arrays.len() != parts(adam).len() {
+            return Err(wrong("lacks tensors of this network"));
         }
-        for ((_, tensor), values) in parts(adam).into_iter().zip(read) {
+        let _guard = tch::no_grad_guard();
+        for ((_, tensor), array) in parts(adam).into_iter().zip(arrays) {
+            let values = Tensor::from_data_size(array.bytes(), &tensor.size(), Kind::Float);
             tensor.shallow_clone().copy_(&values); // alias: copied into the optimiser's own
         }
         Ok(step)
@@ -84,25 +81,20 @@ fn parts(adam: &Adam) -> [(&'static str, &Tensor); 4] {
     ]
 }
 
-/// Writes `Float` tensors as safetensors beside `path`, then moves them there.
-pub(super) fn write_tensors(
-    path: &Path,
-    named: &[(String, Tensor)],
-    metadata: &[(&str, String)],
-) -> Result<()> {
-    let bytes: Vec<(Vec<usize>, Vec<u8>)> = named.iter().map(|(_, tensor)| plain(tensor)).collect();
-    let views = named.iter().zip(&bytes).map(|((name, _), (shape, data))| {
-        let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
-        (name.as_str(), view.expect("the length fits the shape"))
-    });
-    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    let text = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| Error::in_file(path, error))?;
-    let beside = path.with_extension("writing");
-    let mut file = File::create(&beside).at(&beside)?;
-    file.write_all(&text).at(&beside)?;
-    file.sync_all().at(&beside)?;
-    fs::rename(&beside, path).at(path)
+/// Writes `Float` tensors as safetensors, whole or not at all.
+fn write_tensors(path: &Path, named: &[(String, Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+    let plain: Vec<(Vec<usize>, Vec<u8>)> = named.iter().map(|(_, tensor)| plain(tensor)).collect();
+    let tensors: Vec<_> = named
+        .iter()
+        .zip(&plain)
+        .map(|((name, _), (shape, bytes))| safetensors::Tensor {
+            name,
+            dtype: Dtype::F32,
+            shape,
+            bytes,
+        })
+        .collect();
+    safetensors::write(path, &tensors, metadata)
 }
 
 /// Shape and little-endian bytes.

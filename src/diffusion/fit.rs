@@ -21,7 +21,7 @@ use crate::{
         spec::FitSpec,
     },
     error::{AtPath, Error, Result},
-    net::denoiser::DenoiserNet,
+    net::{denoiser::DenoiserNet, load},
     progress::Progress,
     rng::Stream,
 };
@@ -50,8 +50,8 @@ pub struct FitSummary {
     pub images_per_second: f64,
 }
 
-/// Trains `spec.network` on `data` and writes `out/denoiser.safetensors` (the averaged weights;
-/// metadata `kind` = `denoiser`, `spec` and `fit` as JSON) and `out/log.jsonl`.
+/// Trains `spec.network` on `data` and writes `out/denoiser.safetensors` (the averaged weights,
+/// for [`load::load_denoiser`]) and `out/log.jsonl`.
 ///
 /// # Errors
 /// If the spec is impossible or does not fit the data, a file cannot be written, the loss is not
@@ -103,8 +103,7 @@ pub fn run(
             let speed = ((training.step - first) * spec.batch) as f64 / seconds;
             let seen = training.step * spec.batch;
             log.write(seen, loss, speed)?;
-            progress
-                .at(seen.min(spec.images), format!("loss {loss:.4}, {speed:.0} images/s"));
+            progress.at(seen.min(spec.images), format!("loss {loss:.4}, {speed:.0} images/s"));
             (reported, since) = (Instant::now(), 0);
             let _ = losses.zero_();
         }
@@ -206,6 +205,11 @@ impl<'a> Training<'a> {
     /// One step; gives the mean loss per pixel, `[]`.
     fn advance(&mut self) -> Result<Tensor> {
         let batch = self.batch();
+        if self.spec.dropout > 0.0 {
+            // Torch draws the masks: its generator, too, becomes a function of (seed, step).
+            let seed = Stream::new(self.spec.seed, "fit dropout", self.step).bits();
+            tch::manual_seed((seed >> 1) as i64);
+        }
         let network = &self.network;
         let denoised = network.forward(
             &(&batch.images + &batch.noise),
@@ -275,23 +279,13 @@ impl<'a> Training<'a> {
             .collect()
     }
 
-    /// Writes the averaged weights under their names.
+    /// Puts the averaged weights in the place of the trained ones and writes the network.
     fn write(&self, path: &Path) -> Result<()> {
-        let named: Vec<(String, Tensor)> = self
-            .network
-            .parameters()
-            .iter()
-            .zip(self.adam.averaged())
-            .map(|((name, _), tensor)| (name.clone(), tensor))
-            .chain(self.network.buffers().iter().map(|(n, t)| (n.clone(), t.shallow_clone())))
-            .collect();
-        let json = |value: serde_json::Result<String>| value.expect("a spec is plain data");
-        let metadata = [
-            ("kind", "denoiser".to_owned()),
-            ("spec", json(serde_json::to_string(&self.spec.network))),
-            ("fit", json(serde_json::to_string(self.spec))),
-        ];
-        super::checkpoint::write_tensors(path, &named, &metadata)
+        let _guard = tch::no_grad_guard();
+        for (parameter, average) in self.parameters.iter().zip(self.adam.averaged()) {
+            parameter.detach().copy_(&average);
+        }
+        load::save_denoiser(path, &self.network)
     }
 }
 
@@ -321,4 +315,138 @@ fn mirror(images: &Tensor, stream: &mut Stream) -> Tensor {
     let chosen: Vec<bool> = (0..images.size()[0]).map(|_| stream.chance(0.5)).collect();
     let chosen = Tensor::from_slice(&chosen).view([-1, 1, 1, 1]).to_device(images.device());
     images.flip([3]).where_self(&chosen, images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::{
+            Layout, Pixels,
+            spec::{Source, Split},
+        },
+        net::spec::{DenoiserArch, DenoiserSpec, Precond},
+        progress::{Event, Silent},
+    };
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Two classes: bright and dark, 8x8.
+    fn data() -> Dataset {
+        let mut stream = Stream::new(0, "images", 0);
+        let pixels = (0..20)
+            .flat_map(|image| {
+                let base: u8 = if image % 2 == 0 { 200 } else { 40 };
+                (0..192).map(|_| base + stream.below(16) as u8).collect::<Vec<_>>()
+            })
+            .collect();
+        Dataset {
+            name: "grey".to_owned(),
+            classes: vec!["bright".to_owned(), "dark".to_owned()],
+            size: (8, 8),
+            layout: Layout::Chw,
+            pixels: Pixels::Owned(pixels),
+            labels: (0..20).map(|image| image % 2).collect(),
+        }
+    }
+
+    fn spec() -> FitSpec {
+        FitSpec {
+            data: Source {
+                name: "grey".to_owned(),
+                split: Split::Train,
+                skip: 0,
+                count: None,
+                resolution: 8,
+                fingerprint: String::new(),
+            },
+            network: DenoiserSpec {
+                arch: DenoiserArch::Ddpmpp,
+                precond: Precond::Edm,
+                resolution: 8,
+                classes: 2,
+                channels: 8,
+                channel_mult: vec![1],
+                blocks: 1,
+                attention: vec![],
+                augment_dim: augment::LABELS,
+            },
+            images: 96,
+            batch: 8,
+            learning_rate: 2e-3,
+            ramp: 16,
+            ema_half_life: 32,
+            ema_ramp: 0.5,
+            dropout: 0.1,
+            p_mean: -1.2,
+            p_std: 1.2,
+            augment: 0.12,
+            flip: true,
+            seed: 5,
+        }
+    }
+
+    fn fit(spec: &FitSpec, folder: &Path, progress: &dyn Progress) -> Result<FitSummary> {
+        run(spec, &data(), Device::Cpu, &folder.join("work"), &folder.join("out"), progress)
+    }
+
+    /// Stops after some steps.
+    struct Stopping(AtomicU64);
+
+    impl Progress for Stopping {
+        fn event(&self, _: Event) {}
+
+        fn stopping(&self) -> bool {
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
+        }
+    }
+
+    #[test]
+    fn an_interrupted_training_ends_in_the_same_bytes() {
+        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = fs::read(fit(&spec(), whole.path(), &Silent).unwrap().file).unwrap();
+        for steps in [5, 3] {
+            let stopped = fit(&spec(), broken.path(), &Stopping(AtomicU64::new(steps)));
+            assert!(matches!(stopped, Err(Error::Interrupted)));
+            assert!(!broken.path().join("out/denoiser.safetensors").exists());
+        }
+        let done = fit(&spec(), broken.path(), &Silent).unwrap();
+        assert_eq!((done.steps, done.images), (12, 96));
+        assert!(fs::read(&done.file).unwrap() == expected);
+        let loaded = load::load_denoiser(&done.file, Device::Cpu).unwrap();
+        assert_eq!(crate::net::Denoiser::shape(&loaded), [3, 8, 8]);
+        let other = FitSpec { seed: 6, ..spec() };
+        let other = fit(&other, broken.path(), &Silent).unwrap();
+        assert!(fs::read(other.file).unwrap() != expected, "another seed starts afresh");
+    }
+
+    #[test]
+    fn training_lowers_the_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = FitSpec { dropout: 0.0, augment: 0.0, ..spec() };
+        let loss = |images| {
+            let spec = FitSpec { images, seed: images, ..plain.clone() };
+            let log = fit(&spec, &folder.path().join(images.to_string()), &Silent);
+            log.unwrap().loss
+        };
+        let (start, end) = (loss(8), loss(2400));
+        assert!(end < 0.6 * start, "{start} {end}");
+    }
+
+    #[test]
+    fn misfits_are_refused_by_key() {
+        let network = |classes, resolution| {
+            let base = spec().network;
+            FitSpec { network: DenoiserSpec { classes, resolution, ..base }, ..spec() }
+        };
+        for (spec, key) in [
+            (network(3, 8), "network.classes"),
+            (network(2, 16), "network.resolution"),
+            (FitSpec { learning_rate: f64::NAN, ..spec() }, "learning_rate"),
+            (FitSpec { batch: 0, ..spec() }, "batch"),
+            (FitSpec { dropout: 1.0, ..spec() }, "dropout"),
+        ] {
+            let message = check(&spec, &data()).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+    }
 }

@@ -104,7 +104,7 @@ pub fn run_classes(
     let [_, h, w] = draw.denoiser.shape();
     fs::create_dir_all(out).at(out)?;
     let file = out.join("images.npz");
-    set::write_npz(&file, &parts, &labels, (h as u64, w as u64))?;
+    set::write_npz(&file, &parts, &labels, (h as usize, w as usize))?;
     let evaluations = sampler::evaluations(&spec.sampler);
     Ok(Generated { file, count: spec.count, drawn, evaluations, seconds })
 }

@@ -5,9 +5,12 @@ mod adam;
 pub mod augment;
 mod checkpoint;
 pub mod fid;
+pub mod fit;
 #[cfg(test)]
 mod gaussian;
 pub mod generate;
+#[cfg(test)]
+mod golden;
 pub mod neighbours;
 pub mod sampler;
 mod set;

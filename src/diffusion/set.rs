@@ -2,14 +2,17 @@
 //! part files without holding a set in memory.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    formats::{array::Dtype, npy, write_atomically},
+};
 
 /// A file of images that are done.
 #[derive(Debug, Clone)]
@@ -22,11 +25,9 @@ pub(super) struct Part {
     pub(super) count: u64,
 }
 
-/// Writes a part beside its place, then moves it there.
+/// Writes a part, whole or not at all.
 pub(super) fn write_part(part: &Part, bytes: &[u8]) -> Result<()> {
-    let beside = part.path.with_extension("writing");
-    fs::write(&beside, bytes).at(&beside)?;
-    fs::rename(&beside, &part.path).at(&part.path)
+    write_atomically(&part.path, |file| file.write_all(bytes))
 }
 
 /// Joins `parts` to `image` `[n,h,w,3]` bytes, beside `label` `[n]` int64, in the `.npz` at `path`.
@@ -34,51 +35,40 @@ pub(super) fn write_npz(
     path: &Path,
     parts: &[Part],
     labels: &[i64],
-    (height, width): (u64, u64),
+    (height, width): (usize, usize),
 ) -> Result<()> {
-    let beside = path.with_extension("writing");
-    let file = BufWriter::new(File::create(&beside).at(&beside)?);
-    let mut archive = ZipWriter::new(file);
-    // A fixed time and no compression: equal sets have equal bytes and can be mapped.
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Stored)
-        .last_modified_time(zip::DateTime::default())
-        .large_file(true);
-    let zipped = |error: zip::result::ZipError| Error::in_file(path, error);
-
-    archive.start_file("image.npy", options).map_err(zipped)?;
-    let shape = format!("{}, {height}, {width}, 3", labels.len());
-    archive.write_all(&npy_header("|u1", &shape)).at(path)?;
+    let bytes = |part: &Part| part.count * (height * width * 3) as u64;
     for part in parts {
-        let expected = part.count * height * width * 3;
-        let source = File::open(&part.path).at(&part.path)?;
-        if source.metadata().at(&part.path)?.len() != expected {
+        if part.path.metadata().at(&part.path)?.len() != bytes(part) {
             return Err(Error::in_file(
                 &part.path,
-                format!("is not {expected} bytes long: delete it and run again"),
+                format!("is not {} bytes long: delete it and run again", bytes(part)),
             ));
         }
-        io::copy(&mut source.take(expected), &mut archive).at(path)?;
     }
-    archive.start_file("label.npy", options).map_err(zipped)?;
-    archive.write_all(&npy_header("<i8", &format!("{},", labels.len()))).at(path)?;
-    for label in labels {
-        archive.write_all(&label.to_le_bytes()).at(path)?;
-    }
-    let mut file = archive.finish().map_err(zipped)?;
-    file.flush().at(&beside)?;
-    file.get_ref().sync_all().at(&beside)?;
-    fs::rename(&beside, path).at(path)
-}
-
-/// The header of a `.npy` file, version 1.0, padded to 64 bytes.
-fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
-    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
-    let padded = (10 + text.len() + 1).next_multiple_of(64);
-    text.push_str(&" ".repeat(padded - 10 - text.len() - 1));
-    text.push('\n');
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend(u16::try_from(text.len()).expect("a short header").to_le_bytes());
-    header.extend(text.bytes());
-    header
+    write_atomically(path, |file| {
+        let mut archive = ZipWriter::new(file);
+        let start = |archive: &mut ZipWriter<&mut BufWriter<&File>>, name, size: u64| {
+            // A fixed date and no compression: equal sets have equal bytes and can be mapped.
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Stored)
+                .last_modified_time(zip::DateTime::default())
+                .unix_permissions(0o644)
+                .with_alignment(64)
+                .large_file(size > 0xf000_0000);
+            archive.start_file::<&str, ()>(name, options).map_err(io::Error::other)
+        };
+        let shape = [labels.len(), height, width, 3];
+        start(&mut archive, "image.npy", parts.iter().map(bytes).sum())?;
+        archive.write_all(&npy::header(Dtype::U8, &shape))?;
+        for part in parts {
+            io::copy(&mut File::open(&part.path)?.take(bytes(part)), &mut archive)?;
+        }
+        start(&mut archive, "label.npy", labels.len() as u64 * 8)?;
+        archive.write_all(&npy::header(Dtype::I64, &shape[..1]))?;
+        for label in labels {
+            archive.write_all(&label.to_le_bytes())?;
+        }
+        archive.finish().map_err(io::Error::other).map(|_| ())
+    })
 }

@@ -264,7 +264,8 @@ impl<'a> Cascade<'a> {
         let batch = Batch { images: &images, labels: &labels, examples: &examples };
         let outcome = attack::run(&self.plain(attack), self.model, &batch, progress)?;
         let _guard = tch::no_grad_guard();
-        let norms = floats(&geometry::norm(&(&outcome.adversarial - &images), self.spec.threat.norm));
+        let norms =
+            floats(&geometry::norm(&(&outcome.adversarial - &images), self.spec.threat.norm));
         let margins = floats(&margin(&self.model.logits(&outcome.adversarial), &labels));
         let entries = (0..chunk.len())
             .map(|i| Entry {

@@ -41,7 +41,8 @@ fn randomised(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Optio
     let mut gap = 0.0f64;
     for (i, a) in passes.iter().enumerate() {
         for b in &passes[i + 1..] {
-            let distance = (unit(a) - unit(b)).square().sum_dim_intlist([-1i64].as_slice(), false, None);
+            let distance =
+                (unit(a) - unit(b)).square().sum_dim_intlist([-1i64].as_slice(), false, None);
             gap = gap.max(distance.sqrt().max().double_value(&[]));
         }
     }
@@ -81,10 +82,7 @@ fn input_range(
         right.to_kind(Kind::Double).mean(None::<Kind>).double_value(&[])
     };
     let (here, chance) = (right(logits), 1.0 / logits.size()[1] as f64);
-    let candidates = [
-        ("[0, 255]", images * 255.0),
-        ("[-1, 1]", images * 2.0 - 1.0),
-    ];
+    let candidates = [("[0, 255]", images * 255.0), ("[-1, 1]", images * 2.0 - 1.0)];
     candidates.into_iter().find_map(|(range, moved)| {
         let there = right(&model.logits(&moved));
         let better = labels.size()[0] >= 16 && there > here + 0.2 && here < 2.0 * chance.max(0.15);
@@ -127,7 +125,11 @@ fn outside(images: &Tensor) -> Option<(f64, f64)> {
 }
 
 /// Square, which sees no gradient, should add little to what gradients found.
-pub(crate) fn square_gain(spec: &EvaluateSpec, robust_after: &[(String, u64)], total: u64) -> Option<String> {
+pub(crate) fn square_gain(
+    spec: &EvaluateSpec,
+    robust_after: &[(String, u64)],
+    total: u64,
+) -> Option<String> {
     let square = robust_after.iter().position(|(name, _)| name == "square")?;
     let before = robust_after[..square].iter().map(|(_, robust)| *robust).min()?;
     let gain = before.saturating_sub(robust_after[square].1);

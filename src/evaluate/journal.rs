@@ -12,8 +12,8 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    error::{AtPath, Error, Result},
     digest::hash_bytes,
+    error::{AtPath, Error, Result},
 };
 
 /// What became of one example in one attack.
@@ -61,7 +61,8 @@ impl Journal {
         let images = work.join("adversarial");
         fs::create_dir_all(&images).at(&images)?;
         let path = work.join("journal.jsonl");
-        let header = format!("{{\"identity\":\"{}\"}}", hash_bytes(identity.to_string().as_bytes()));
+        let header =
+            format!("{{\"identity\":\"{}\"}}", hash_bytes(identity.to_string().as_bytes()));
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -108,7 +109,12 @@ impl Journal {
     }
 
     /// Keeps adversarial images `[n,3,h,w]` under their indices, before the piece that names them.
-    pub(crate) fn save_images(&self, attack: usize, indices: &[u64], images: &Tensor) -> Result<()> {
+    pub(crate) fn save_images(
+        &self,
+        attack: usize,
+        indices: &[u64],
+        images: &Tensor,
+    ) -> Result<()> {
         let Some(first) = indices.first() else { return Ok(()) };
         let path = self.images.join(format!("{attack:02}-{first:08}.safetensors"));
         let fresh = path.with_extension("new");
@@ -134,11 +140,11 @@ pub(crate) fn saved_images(work: &Path) -> Result<Vec<(u64, Tensor)>> {
     files.sort();
     let mut found = Vec::new();
     for path in files {
-        let bad = |what: &str| Error::in_file(&path, format!("is no file of adversarial images: {what}"));
+        let bad =
+            |what: &str| Error::in_file(&path, format!("is no file of adversarial images: {what}"));
         let tensors = Tensor::read_safetensors(&path).map_err(|error| bad(&error.to_string()))?;
-        let get = |name: &str| {
-            tensors.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor)
-        };
+        let get =
+            |name: &str| tensors.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor);
         let index = get("index").ok_or_else(|| bad("no `index`"))?;
         let images = get("adversarial").ok_or_else(|| bad("no `adversarial`"))?;
         let index = Vec::<i64>::try_from(index).map_err(|error| bad(&error.to_string()))?;
@@ -156,7 +162,8 @@ mod tests {
     use serde_json::json;
 
     fn piece(attack: usize) -> Piece {
-        let broken = Broken { restart: 0, target: Some(3), iteration: 7, norm: 0.031, margin: -0.1 };
+        let broken =
+            Broken { restart: 0, target: Some(3), iteration: 7, norm: 0.031, margin: -0.1 };
         let entry = Entry { index: 5, broken: Some(broken), forwards: 9, backwards: 8 };
         Piece { attack, entries: vec![entry], seconds: 0.25, warnings: vec![] }
     }

@@ -159,9 +159,7 @@ pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackS
         "plus" => {
             Ok(vec![five(ApgdCe), five(ApgdDlr), five(Fab), one(Square), one(ApgdT), one(FabT)])
         }
-        "rand" => {
-            Ok([ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..one(name) }).to_vec())
-        }
+        "rand" => Ok([ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..one(name) }).to_vec()),
         _ => Err(Error::input(format!(
             "suite `{name}` is unknown: expected standard, plus or rand, or custom with a list of attacks"
         ))),

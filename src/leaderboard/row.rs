@@ -99,7 +99,7 @@ impl Row {
 
 /// Whether an axis only repeats an experiment (`seed`, `train.seed`, ...).
 pub fn is_seed(axis: &str) -> bool {
-    axis == "seed" || axis.ends_with(".seed")
+    axis.rsplit('.').next() == Some("seed")
 }
 
 /// The names of all axes of `rows`, in order of first appearance.

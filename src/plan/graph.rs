@@ -12,7 +12,7 @@ use crate::{
     plan::{
         Cell, CellEvaluation, CellValue, Estimate, ImportSpec, Input, Job, Plan, PlanAxis, Role,
         Stage, Survey, Surveyor, Work,
-        checks::{blame, combinations, images},
+        checks::{blame, combinations, images, training},
         cost, specs,
     },
     suite::{
@@ -23,7 +23,7 @@ use crate::{
         table::FIELDS,
     },
     threat::ThreatModel,
-    train::spec::Loss,
+    train::spec::{Loss, TrainSpec},
 };
 
 /// Resolves every cell of `suite` into jobs. `roots` are searched for data sets before the suite's
@@ -68,10 +68,10 @@ struct Need {
     roots: Vec<PathBuf>,
     train: (Source, Survey),
     test: (Source, Survey),
-    /// Threat models of the evaluations; the first is that of training.
-    threat: Option<ThreatModel>,
+    /// Threat models of the evaluations by name.
     evaluations: Vec<(String, ThreatModel)>,
     generated: Option<Generated>,
+    spec: TrainSpec,
 }
 
 /// Where generated images come from.
@@ -129,11 +129,13 @@ impl<'a> Graph<'a> {
         let (threat, evaluations) = self.threats(&settings)?;
         let (train, test) = (train?, test?);
         self.problems.extend(images(&settings, train.1.images));
+        let spec = specs::train(&settings, train.0.clone(), train.1.classes, threat);
+        self.problems.extend(training(&settings, &spec));
         let generated = match settings.count("generated.count") {
             0 => None,
             count => Some(self.generated(&settings, &train, count)?),
         };
-        Some(Need { settings, roots, train, test, threat, evaluations, generated })
+        Some(Need { settings, roots, train, test, evaluations, generated, spec })
     }
 
     fn survey(
@@ -277,8 +279,8 @@ impl<'a> Graph<'a> {
             (denoiser, shards) = self.generated_jobs(index, need, generated);
             train_identity = json!({ "set": generated.identity, "count": generated.count });
         }
-        let (source, survey) = &need.train;
-        let spec = specs::train(&need.settings, source.clone(), survey.classes, need.threat);
+        let survey = &need.train.1;
+        let spec = need.spec.clone();
         let estimate = Estimate::train(&spec, survey.images);
         let network = spec.network.clone();
         let work = Work::Train(spec);

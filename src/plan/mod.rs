@@ -4,12 +4,13 @@ mod checks;
 mod cost;
 mod graph;
 mod specs;
+mod survey;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{cost::Estimate, graph::resolve};
+pub use self::{cost::Estimate, graph::resolve, survey::Files};
 use crate::{
     data::spec::Source,
     diffusion::spec::{FitSpec, GenerateSpec},

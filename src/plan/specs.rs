@@ -8,7 +8,7 @@ use crate::{
     net::spec::{ClassifierSpec, DenoiserSpec},
     suite::{settings::Settings, value::NamedAttack},
     threat::ThreatModel,
-    train::spec::{Loss, TrainSpec},
+    train::spec::{Craft, Loss, Tracked, TrainSpec},
 };
 
 /// Edge length of a data set's images where the suite does not say it.
@@ -18,6 +18,11 @@ pub(super) fn own_resolution(name: &str) -> u64 {
         "tiny-imagenet" => 64,
         _ => 32,
     }
+}
+
+/// Whether images of that set come in one size only.
+pub(super) fn has_own_resolution(name: &str) -> bool {
+    matches!(name, "cifar10" | "cifar100" | "svhn" | "tiny-imagenet")
 }
 
 /// The images of `split`, not yet looked at.
@@ -117,6 +122,7 @@ pub(super) fn train(
     let crafts = loss != Loss::Standard;
     let weighs = crafts && loss != Loss::PgdAt;
     let validation = settings.count("train.validation");
+    let attacked = crafts && validation > 0;
     let network = ClassifierSpec {
         arch: settings.text("train.arch").unwrap_or_default().to_owned(),
         dataset: data.name.clone(),
@@ -131,24 +137,35 @@ pub(super) fn train(
         loss,
         beta: if weighs { settings.real("train.beta") } else { 0.0 },
         label_smoothing: settings.real("train.label_smoothing"),
+        smooth: settings.choice("train.smooth"),
+        cutmix: settings.flag("train.cutmix"),
+        consistency: settings.real("train.consistency"),
+        score_clip: if loss == Loss::Score { settings.real("train.score_clip") } else { 0.0 },
+        keep_clean: loss == Loss::PgdAt && settings.flag("train.keep_clean"),
+        craft: if weighs { settings.choice("train.craft") } else { Craft::Steps },
         attack_steps: if crafts { settings.count("train.attack_steps") } else { 0 },
         attack_step_size: settings.optional_real("train.attack_step_size").filter(|_| crafts),
         epochs: settings.count("train.epochs"),
         batch: settings.count("train.batch"),
         learning_rate: settings.real("train.learning_rate"),
         schedule: settings.choice("train.schedule"),
+        warmup_epochs: settings.count("train.warmup_epochs"),
         weight_decay: settings.real("train.weight_decay"),
         momentum: settings.real("train.momentum"),
         nesterov: settings.flag("train.nesterov"),
         clip: settings.optional_real("train.clip"),
         tau: settings.real("train.tau"),
+        average_warmup: settings.real("train.average_warmup"),
+        batch_norm_momentum: settings.real("train.batch_norm_momentum"),
+        tracked: if weighs { settings.choice("train.tracked") } else { Tracked::Both },
+        virtual_batch: settings.optional_count("train.virtual_batch"),
         augment: settings.choice("train.augment"),
         validation,
         validate_every: if validation > 0 { settings.count("train.validate_every") } else { 1 },
-        validation_steps: match crafts && validation > 0 {
-            true => settings.count("train.validation_steps"),
-            false => 0,
-        },
+        validation_steps: if attacked { settings.count("train.validation_steps") } else { 0 },
+        validation_step_size: settings
+            .optional_real("train.validation_step_size")
+            .filter(|_| attacked),
         seed: settings.count("train.seed"),
     }
 }

@@ -7,18 +7,20 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    leaderboard::{Row, frame, published::matching, row::short_axis, statistics::clopper_pearson},
+    leaderboard::{Row, frame, row::short_axis},
     units::Tally,
 };
 
 use super::{
+    beside::{PublishedTable, published},
     canvas,
-    input::{Input, Provenance},
+    cells::{CellPage, cells, duration},
+    input::Input,
     picture,
     pivot::{self, Pivot},
     plot::Figure,
     table::{accuracy, leaderboard, name, ranked, value_text, varying},
-    write::{attacks, verdicts, warnings},
+    write::{verdicts, warnings},
 };
 
 /// The whole page.
@@ -112,25 +114,6 @@ struct PivotLine {
 }
 
 #[derive(Serialize)]
-struct PublishedTable {
-    title: String,
-    lines: Vec<PublishedLine>,
-}
-
-#[derive(Serialize)]
-struct PublishedLine {
-    class: &'static str,
-    rank: String,
-    model: String,
-    source: String,
-    architecture: String,
-    venue: String,
-    clean: String,
-    robust: String,
-    difference: String,
-}
-
-#[derive(Serialize)]
 struct Plot {
     name: String,
     title: String,
@@ -154,34 +137,6 @@ struct Image {
     label: String,
     width: u32,
     height: u32,
-}
-
-#[derive(Serialize)]
-struct CellPage {
-    rank: usize,
-    name: String,
-    threat: String,
-    robust: String,
-    facts: Vec<(String, String)>,
-    attacks: Vec<Attack>,
-    warnings: Vec<String>,
-    jobs: Vec<Job>,
-}
-
-#[derive(Serialize)]
-struct Attack {
-    name: String,
-    broke: u64,
-    left: u64,
-    time: String,
-}
-
-#[derive(Serialize)]
-struct Job {
-    stage: String,
-    id: String,
-    facts: Vec<(String, String)>,
-    spec: String,
 }
 
 impl Page {
@@ -209,7 +164,7 @@ impl Page {
             json: picture::address("application/json", &json),
             pivots: pivots.iter().map(pivot_table).collect(),
             pivot_note: pivot::NOTE,
-            published: published(rows),
+            published: published(input),
             figures: figures.iter().map(plot).collect::<Result<_>>()?,
             grids: grids(input)?,
             cells: cells(input),
@@ -226,7 +181,7 @@ fn whisker(row: &Row, width: f64) -> String {
         let (low, high) = tally.interval();
         format!(
             "<line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"9\" y2=\"9\"/><circle \
-             class=\"{class}\" cx=\"{:.1}\" cy=\"9\" r=\"4\"/>",
+             class=\"{class}\" cx=\"{:.1}\" cy=\"9\" r=\"3\"/>",
             x(low),
             x(high),
             x(tally.percent())
@@ -323,16 +278,6 @@ fn line(rank: usize, row: &Row, rows: &[Row]) -> Vec<Cell> {
     cells
 }
 
-/// `41 s`, `12 min`, `3.2 h`.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => format!("{s:.2} s"),
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
 fn pivot_table(table: &Pivot) -> PivotTable {
     let figure = |figure: &Option<pivot::Figure>| {
         let Some(figure) = figure else {
@@ -360,59 +305,6 @@ fn pivot_table(table: &Pivot) -> PivotTable {
         header: table.header.clone(),
         lines: lines.collect(),
     }
-}
-
-/// Our best row among the best published models and those of the recipe that we follow.
-fn published(rows: &[Row]) -> Vec<PublishedTable> {
-    let varying = varying(rows);
-    let mut tables: Vec<PublishedTable> = Vec::new();
-    for row in ranked(rows) {
-        let title = format!("{}, {}", row.dataset, row.threat);
-        if tables.iter().any(|table| table.title == title) {
-            continue;
-        }
-        let all = matching(&row.dataset, row.threat);
-        let ours = row.robust.percent();
-        let mut lines: Vec<PublishedLine> = Vec::new();
-        for (at, one) in
-            all.iter().enumerate().filter(|(at, one)| *at < 5 || one.is_ours_to_match())
-        {
-            lines.push(PublishedLine {
-                class: if one.is_ours_to_match() { "model" } else { "" },
-                rank: (at + 1).to_string(),
-                model: one.key.clone(),
-                source: one.source.clone(),
-                architecture: one.architecture.replace("<br>", ", "),
-                venue: one.venue.clone(),
-                clean: format!("{:.2}", one.clean),
-                robust: format!("{:.2}", one.robust),
-                difference: format!("{:+.1}", ours - one.robust),
-            });
-        }
-        if lines.is_empty() {
-            continue;
-        }
-        let better = all.iter().filter(|one| one.robust > ours).count();
-        let place =
-            lines.iter().take_while(|line| line.rank.parse::<usize>().unwrap_or(0) <= better);
-        let place = place.count();
-        lines.insert(
-            place,
-            PublishedLine {
-                class: "ours",
-                rank: format!("{} of {}", better + 1, all.len() + 1),
-                model: format!("ours: {}", name(row, &varying)),
-                source: String::new(),
-                architecture: row.architecture.clone(),
-                venue: "this suite".into(),
-                clean: accuracy(row.clean),
-                robust: accuracy(row.robust),
-                difference: String::new(),
-            },
-        );
-        tables.push(PublishedTable { title, lines });
-    }
-    tables
 }
 
 fn plot(figure: &Figure) -> Result<Plot> {
@@ -459,101 +351,4 @@ fn grids(input: &Input) -> Result<Vec<Sheet>> {
         })
     };
     input.grids.iter().map(sheet).collect()
-}
-
-fn cells(input: &Input) -> Vec<CellPage> {
-    let varying = varying(&input.rows);
-    let page = |(at, row): (usize, &Row)| CellPage {
-        rank: at + 1,
-        name: name(row, &varying),
-        threat: row.threat.to_string(),
-        robust: accuracy(row.robust),
-        facts: facts(row),
-        attacks: cascade(row),
-        warnings: row.warnings.clone(),
-        jobs: jobs(row, &input.provenance),
-    };
-    ranked(&input.rows).into_iter().enumerate().map(page).collect()
-}
-
-fn facts(row: &Row) -> Vec<(String, String)> {
-    let counts = |tally: Tally| {
-        let (low, high) = clopper_pearson(tally, 0.95);
-        format!(
-            "{}% – {} of {} (Clopper-Pearson {low:.1} to {high:.1})",
-            accuracy(tally),
-            tally.correct,
-            tally.total
-        )
-    };
-    let mut facts: Vec<(String, String)> = row.axes.clone();
-    let mut push = |what: &str, value: String| facts.push((what.to_owned(), value));
-    push("clean accuracy", counts(row.clean));
-    push("robust accuracy", counts(row.robust));
-    push("data set", row.dataset.clone());
-    push("architecture", row.architecture.clone());
-    push("objective", row.loss.clone());
-    push("generated images", row.generated.to_string());
-    if let Some(steps) = row.sampler_steps {
-        push("sampler steps", steps.to_string());
-    }
-    if let Some(epochs) = row.epochs {
-        push("epochs", epochs.to_string());
-    }
-    push("weights", row.checkpoint.clone());
-    push("seed", row.seed.to_string());
-    push("attacks", format!("{} ({})", row.evaluation, attacks(row)));
-    if let Some(fid) = row.fid {
-        push("FID", format!("{fid:.2}"));
-    }
-    if let Some(seconds) = row.generate_seconds {
-        push("generating took", duration(seconds));
-    }
-    if let Some(seconds) = row.train_seconds {
-        push("training took", duration(seconds));
-    }
-    push("evaluation took", duration(row.evaluate_seconds()));
-    facts
-}
-
-fn cascade(row: &Row) -> Vec<Attack> {
-    let broken = row.broken_by();
-    let time = |name: &str| row.attack_seconds.iter().find(|(attack, _)| attack == name);
-    let attack = |((name, broke), (_, left)): ((String, u64), &(String, u64))| Attack {
-        time: time(&name).map_or_else(String::new, |(_, seconds)| duration(*seconds)),
-        name,
-        broke,
-        left: *left,
-    };
-    broken.into_iter().zip(&row.robust_after).map(attack).collect()
-}
-
-/// The jobs behind a row, from the evaluation back to whatever it came from.
-fn jobs(row: &Row, provenance: &[Provenance]) -> Vec<Job> {
-    let mut wanted = vec![row.evaluate_job.clone()];
-    wanted.extend(row.train_job.clone());
-    wanted.extend(row.generate_job.clone());
-    let mut found: Vec<Job> = Vec::new();
-    let mut at = 0;
-    while at < wanted.len() {
-        if let Some(one) = provenance.iter().find(|one| one.job == wanted[at]) {
-            for input in &one.inputs {
-                if !wanted.contains(input) {
-                    wanted.push(input.clone());
-                }
-            }
-            let mut facts = one.facts.clone();
-            if !one.inputs.is_empty() {
-                facts.insert(0, ("inputs".to_owned(), one.inputs.join(", ")));
-            }
-            found.push(Job {
-                stage: one.stage.clone(),
-                id: one.job.clone(),
-                facts,
-                spec: serde_json::to_string_pretty(&one.spec).unwrap_or_default(),
-            });
-        }
-        at += 1;
-    }
-    found
 }

@@ -11,6 +11,7 @@ use crate::{
     },
     units::Tally,
 };
+use std::fmt::Write as _;
 
 use super::table::{is_threat, value_text, varying};
 
@@ -113,12 +114,7 @@ fn by_threat(groups: &[Group], names: &[String]) -> Vec<Pivot> {
             lines.sort_by(|a, b| order(&a.0, &b.0));
             let header = threats
                 .iter()
-                .flat_map(|threat| [format!("clean ({threat} row)"), format!("robust {threat}")])
-                .map(
-                    |heading| {
-                        if threats.len() == 1 { heading.replace(" row)", ")") } else { heading }
-                    },
-                )
+                .flat_map(|threat| [format!("clean, {threat}"), format!("robust, {threat}")])
                 .collect();
             Pivot { title: dataset, names: headings.clone(), header, lines }
         })
@@ -203,7 +199,7 @@ pub fn markdown(tables: &[Pivot]) -> String {
             header,
             shared: vec![],
         };
-        text.push_str(&format!("**{}**\n\n", super::table::escape(&table.title)));
+        let _ = write!(text, "**{}**\n\n", super::table::escape(&table.title));
         text.push_str(&super::table::markdown_lines(&table_text));
         text.push('\n');
     }

@@ -97,6 +97,21 @@ pub struct Bar {
     pub tip: String,
 }
 
+/// An entry of a legend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// Name.
+    pub label: String,
+    /// Colour.
+    pub hue: Hue,
+    /// Hollow marker, dashed line.
+    pub hollow: bool,
+    /// Whether a line belongs to it.
+    pub joined: bool,
+    /// Whether it names a bar.
+    pub bar: bool,
+}
+
 /// Okabe and Ito's colours (2008), readable to the colour-blind and in grey, best contrast first;
 /// their yellow is left out because it vanishes on white.
 pub const PALETTE: [(u8, u8, u8); 7] = [
@@ -110,13 +125,25 @@ pub const PALETTE: [(u8, u8, u8); 7] = [
 ];
 
 impl Figure {
-    /// The entries of the legend: (label, colour, hollow, whether it is a bar), each once.
-    pub fn legend(&self) -> Vec<(String, Hue, bool, bool)> {
-        let series = self.series.iter().map(|s| (s.label.clone(), s.hue, s.hollow, false));
-        let bars = self.bars.iter().map(|b| (b.label.clone(), b.hue, false, true));
-        let mut found: Vec<(String, Hue, bool, bool)> = Vec::new();
+    /// The entries of the legend, each once.
+    pub fn legend(&self) -> Vec<Key> {
+        let series = self.series.iter().map(|s| Key {
+            label: s.label.clone(),
+            hue: s.hue,
+            hollow: s.hollow,
+            joined: s.joined,
+            bar: false,
+        });
+        let bars = self.bars.iter().map(|b| Key {
+            label: b.label.clone(),
+            hue: b.hue,
+            hollow: false,
+            joined: false,
+            bar: true,
+        });
+        let mut found: Vec<Key> = Vec::new();
         for entry in series.chain(bars) {
-            if !entry.0.is_empty() && !found.contains(&entry) {
+            if !entry.label.is_empty() && !found.contains(&entry) {
                 found.push(entry);
             }
         }

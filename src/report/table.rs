@@ -9,6 +9,7 @@ use crate::{
     },
     units::Tally,
 };
+use std::fmt::Write as _;
 
 /// `31.2 [28.4, 34.1]`: percent and 95% Wilson interval.
 pub fn accuracy(tally: Tally) -> String {
@@ -82,6 +83,9 @@ pub struct Table {
     pub shared: Vec<String>,
 }
 
+/// A heading and how a row answers to it.
+type Column<'a> = (&'a str, Box<dyn Fn(&Row) -> String + 'a>);
+
 /// The leaderboard of `rows`, best first, with accuracies in the words of `figure`.
 pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
     let mut table = Table { header: vec![], body: vec![], words: 0, shared: vec![] };
@@ -90,7 +94,6 @@ pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
     }
     let shown = ranked(rows);
     let varying = varying(rows);
-    type Column<'a> = (&'static str, Box<dyn Fn(&Row) -> String + 'a>);
     let optional: Vec<Column> = vec![
         ("dataset", Box::new(|row: &Row| row.dataset.clone())),
         ("threat", Box::new(|row: &Row| row.threat.to_string())),
@@ -99,12 +102,12 @@ pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
         ("weights", Box::new(|row: &Row| row.checkpoint.clone())),
         ("attacks", Box::new(|row: &Row| row.evaluation.clone())),
     ];
-    let mut columns: Vec<(String, Box<dyn Fn(&Row) -> String + '_>)> = Vec::new();
+    let mut columns: Vec<Column> = Vec::new();
     if varying.is_empty() {
-        columns.push(("cell".into(), Box::new(|row: &Row| row.cell.clone())));
+        columns.push(("cell", Box::new(|row: &Row| row.cell.clone())));
     }
     for axis in &varying {
-        let heading = short_axis(axis, &varying).to_owned();
+        let heading = short_axis(axis, &varying);
         columns.push((
             heading,
             Box::new(move |row: &Row| row.axis(axis).map_or("–".into(), value_text)),
@@ -114,14 +117,14 @@ pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
         if rows.iter().any(|row| text(row) != text(&rows[0])) {
             let spoken = columns.iter().any(|(axis, _)| axis.ends_with(heading));
             if !spoken {
-                columns.push((heading.to_owned(), text));
+                columns.push((heading, text));
             }
         } else {
             table.shared.push(format!("{heading} {}", text(&rows[0])));
         }
     }
     table.words = columns.len();
-    table.header = columns.iter().map(|(heading, _)| heading.clone()).collect();
+    table.header = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     table.header.extend(["clean %", "robust %", "n"].map(str::to_owned));
     for row in shown {
         let mut line: Vec<String> = columns.iter().map(|(_, text)| text(row)).collect();
@@ -222,7 +225,7 @@ pub fn markdown(rows: &[Row]) -> String {
     }
     let mut text = String::new();
     if !table.shared.is_empty() {
-        text.push_str(&format!("All rows: {}.\n\n", table.shared.join(", ")));
+        let _ = write!(text, "All rows: {}.\n\n", table.shared.join(", "));
     }
     text.push_str(&markdown_lines(&table));
     text.push_str("\nBrackets: 95% Wilson interval; n: evaluated examples.\n");
@@ -238,7 +241,7 @@ pub fn markdown_lines(table: &Table) -> String {
     let rule: Vec<_> =
         (0..table.header.len()).map(|at| if at < table.words { ":--" } else { "--:" }).collect();
     let mut text = line(&table.header);
-    text.push_str(&format!("|{}|\n", rule.join("|")));
+    let _ = writeln!(text, "|{}|", rule.join("|"));
     table.body.iter().for_each(|cells| text.push_str(&line(cells)));
     text
 }

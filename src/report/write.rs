@@ -1,6 +1,7 @@
 //! Everything that a report consists of, written into one folder.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -143,7 +144,7 @@ fn footnote(input: &Input, row: &Row) -> String {
         text.push_str(SMALL);
     }
     for warning in &row.warnings {
-        text.push_str(&format!(" Warning: {warning}."));
+        let _ = write!(text, " Warning: {warning}.");
     }
     text
 }
@@ -210,28 +211,29 @@ fn leaderboard_markdown(input: &Input) -> String {
 fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
     let mut text = format!("# {}\n\n", table::escape(&input.suite));
     if input.small_scale {
-        text.push_str(&format!("> **{SMALL}**\n\n"));
+        let _ = write!(text, "> **{SMALL}**\n\n");
     }
     if !input.description.is_empty() {
-        text.push_str(&format!("{}\n\n", table::escape(&input.description)));
+        let _ = write!(text, "{}\n\n", table::escape(&input.description));
     }
     for verdict in verdicts(input) {
-        text.push_str(&format!("- {}\n", table::escape(&verdict)));
+        let _ = writeln!(text, "- {}", table::escape(&verdict));
     }
-    text.push_str(&format!("\n## Leaderboard\n\n{}", table::markdown(&input.rows)));
+    let _ = write!(text, "\n## Leaderboard\n\n{}", table::markdown(&input.rows));
     let warned = warnings(&input.rows);
     if !warned.is_empty() {
         text.push_str("\n## Warnings\n\n");
         for (warning, places) in warned {
-            text.push_str(&format!(
-                "- {} — {}\n",
+            let _ = writeln!(
+                text,
+                "- {} — {}",
                 table::escape(&warning),
                 table::escape(&places.join("; "))
-            ));
+            );
         }
     }
     if !pivots.is_empty() {
-        text.push_str(&format!("\n## Tables\n\n{}", pivot::markdown(pivots)));
+        let _ = write!(text, "\n## Tables\n\n{}", pivot::markdown(pivots));
     }
     if !figures.is_empty() {
         text.push_str("\n## Figures\n\n");
@@ -239,22 +241,19 @@ fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
     for figure in figures {
         let title = table::escape(&figure.title);
         let caption = table::escape(&figure.caption);
-        text.push_str(&format!(
-            "![{title}](plots/{}.png)\n\n**{title}.** {caption}\n\n",
-            figure.name
-        ));
+        let _ = write!(text, "![{title}](plots/{}.png)\n\n**{title}.** {caption}\n\n", figure.name);
     }
     for (at, grid) in input.grids.iter().enumerate() {
         let title = table::escape(&grid.title);
         let caption = table::escape(&grid.caption);
-        text.push_str(&format!("![{title}]({})\n\n**{title}.** {caption}\n\n", grid_file(at)));
+        let _ = write!(text, "![{title}]({})\n\n**{title}.** {caption}\n\n", grid_file(at));
     }
     text.push_str("## Made by\n\n");
     if !input.command.is_empty() {
-        text.push_str(&format!("    {}\n\n", input.command.replace('\n', " ")));
+        let _ = write!(text, "    {}\n\n", input.command.replace('\n', " "));
     }
     for (what, version) in &input.versions {
-        text.push_str(&format!("- {}: {}\n", table::escape(what), table::escape(version)));
+        let _ = writeln!(text, "- {}: {}", table::escape(what), table::escape(version));
     }
     text
 }

@@ -196,6 +196,11 @@ impl Store {
         Lock::acquire(&self.root.join("locks").join(id.as_str()), id)
     }
 
+    /// Who holds the job's lock, for messages.
+    pub fn lock_owner(&self, id: &JobId) -> String {
+        Lock::owner(&self.root.join("locks").join(id.as_str()))
+    }
+
     /// Folders for running the job whose lock is held: a new one for its output, and the one that
     /// it resumes from. Leftovers of crashed attempts at the output are removed.
     ///

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use crate::suite::table::FIELDS;
+use crate::suite::table::{DATA_SETS, FIELDS};
 
 /// What a field's value must be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +17,8 @@ pub enum Kind {
     Flag,
     /// One of these names.
     Choice(&'static [&'static str]),
+    /// A data set's name, or the path of a folder of class folders or an `.npz` file.
+    DataSet,
     /// Any text.
     Text,
     /// A file or folder, relative to the suite's own folder.
@@ -67,6 +69,7 @@ impl Kind {
             Self::Epsilon => "a bound above 0, like 8/255 or 0.5".to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Choice(names) => format!("one of {}", names.join(", ")),
+            Self::DataSet => format!("one of {}, or a path", DATA_SETS.join(", ")),
             Self::Text => "a text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Counts => "a list of whole numbers, like [1, 2, 2]".to_owned(),

@@ -4,11 +4,16 @@
 use crate::suite::fields::{
     Fallback::{Absent, Is, Required},
     Field,
-    Kind::{Attacks, Choice, Count, Counts, Epsilon, Flag, Path, Real, Text, Threat, Threats},
+    Kind::{
+        Attacks, Choice, Count, Counts, DataSet, Epsilon, Flag, Path, Real, Text, Threat, Threats,
+    },
 };
 
 const MANY: u64 = u64::MAX;
 const POSITIVE: f64 = 1e-12;
+
+/// Data sets with names of their own.
+pub const DATA_SETS: &[&str] = &["cifar10", "cifar100", "svhn", "tiny-imagenet", "synthetic"];
 
 /// Names of the attacks of an evaluation.
 pub const ATTACKS: &[&str] = &["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd"];
@@ -22,7 +27,7 @@ macro_rules! fields {
 }
 
 fields! {
-    "data.name" Choice(&["cifar10", "cifar100", "svhn", "tiny-imagenet", "synthetic"]), Required, "the data set";
+    "data.name" DataSet, Required, "the data set, or the path of an image folder or .npz file";
     "data.dir" Path, Absent("searched in --data and the usual places"), "folder with the data set's files";
     "data.resolution" Count(8, 256), Absent("the set's own; 16 for synthetic"), "edge length of the images, free for synthetic only";
     "data.train.skip" Count(0, MANY), Is("0"), "training images passed over at the start";
@@ -77,21 +82,33 @@ fields! {
     "train.loss" Choice(&["standard", "pgd-at", "trades", "mart", "score"]), Is("trades"), "training objective";
     "train.beta" Real(0.0, 1000.0), Is("5"), "weight of the robust term";
     "train.label_smoothing" Real(0.0, 0.99), Is("0.1"), "label smoothing";
+    "train.smooth" Choice(&["all", "generated"]), Is("all"), "whose labels are smoothed";
+    "train.cutmix" Flag, Is("false"), "whether batches are mixed by CutMix";
+    "train.consistency" Real(0.0, 1000.0), Is("0"), "weight of the consistency between two views of each image";
+    "train.score_clip" Real(0.0, 2.0), Is("0"), "SCORE: robust distances below this do not count";
+    "train.keep_clean" Flag, Is("false"), "PGD-AT: whether clean images join the adversarial ones";
+    "train.craft" Choice(&["steps", "adam"]), Is("steps"), "how the crafting attack follows the gradient";
     "train.attack_steps" Count(1, 10_000), Is("10"), "steps of the crafting attack";
-    "train.attack_step_size" Real(POSITIVE, 1000.0), Absent("the recipe's own: 2/255 for linf, 2 epsilon / steps for l2"), "step size of the crafting attack";
+    "train.attack_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 2 epsilon / steps for l2"), "step size of the crafting attack";
     "train.epochs" Count(1, 1_000_000), Is("400"), "epochs over the real images";
     "train.batch" Count(1, 1 << 20), Is("512"), "batch size, real and generated together";
     "train.learning_rate" Real(POSITIVE, 100.0), Is("0.2"), "peak learning rate";
-    "train.schedule" Choice(&["cosinew", "cyclic", "step", "cosine", "constant"]), Is("cosinew"), "how the learning rate moves";
+    "train.schedule" Choice(&["cosinew", "cyclic", "step", "cosine", "warmcosine", "constant"]), Is("cosinew"), "how the learning rate moves";
+    "train.warmup_epochs" Count(0, 1_000_000), Is("0"), "epochs of linear warm-up (schedule: warmcosine)";
     "train.weight_decay" Real(0.0, 1.0), Is("0.0005"), "weight decay (batch-norm parameters are exempt)";
     "train.momentum" Real(0.0, 0.9999), Is("0.9"), "momentum";
     "train.nesterov" Flag, Is("true"), "Nesterov's form of momentum";
     "train.clip" Real(POSITIVE, 1e9), Absent("no clipping"), "largest gradient norm";
     "train.tau" Real(0.0, 0.999_999), Is("0.995"), "decay of the weights' moving average; 0 for none";
+    "train.average_warmup" Real(0.0, 1.0), Is("0.025"), "share of training before the weights' average begins";
+    "train.batch_norm_momentum" Real(POSITIVE, 1.0), Is("0.01"), "momentum of batch norm's running statistics";
+    "train.tracked" Choice(&["both", "adversarial"]), Is("both"), "which forward passes of TRADES move running statistics";
+    "train.virtual_batch" Count(1, 1 << 20), Absent("the whole batch"), "images that share batch statistics, as on one of several GPUs";
     "train.augment" Choice(&["none", "base"]), Is("base"), "augmentation of training images";
     "train.validation" Count(0, MANY), Is("1024"), "first training images held out to choose the best checkpoint";
     "train.validate_every" Count(1, 1_000_000), Is("1"), "validate after every so many epochs";
     "train.validation_steps" Count(1, 10_000), Is("40"), "PGD steps of the validation attack";
+    "train.validation_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 15 epsilon / 128 for l2"), "step size of the validation attack";
     "train.seed" Count(0, MANY), Is("0"), "seed of weights, order and noise";
 
     "evaluate.suite" Choice(&["standard", "plus", "rand"]), Is("standard"), "AutoAttack's cascade; any number changed below makes it `custom`";
@@ -148,7 +165,12 @@ pub const PRESETS: &[Preset] = &[
             ("train.epochs", "400"),
             ("train.batch", "1024"),
             ("train.learning_rate", "0.4"),
-            ("train.schedule", "cosine"),
+            ("train.schedule", "warmcosine"),
+            ("train.warmup_epochs", "10"),
+            ("train.smooth", "generated"),
+            ("train.craft", "adam"),
+            ("train.tracked", "adversarial"),
+            ("train.average_warmup", "0"),
             ("train.weight_decay", "0.0005"),
             ("train.nesterov", "true"),
             ("train.tau", "0.995"),

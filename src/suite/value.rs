@@ -8,7 +8,7 @@ use crate::{
     suite::{
         fields::Kind,
         problem::suggestion,
-        table::ATTACKS,
+        table::{ATTACKS, DATA_SETS},
         yaml::{Content, Node},
     },
     units::Epsilon,
@@ -121,6 +121,11 @@ fn scalar(kind: Kind, text: &str) -> Result<Value, Option<String>> {
         },
         Kind::Choice(names) if !names.contains(&text) => {
             let hint = suggestion(text, names.iter().copied());
+            Err(Some(format!("`{text}` is unknown: {hint}")))
+        }
+        // A path is recognised by its look, so that a misspelt name is not taken for one.
+        Kind::DataSet if !DATA_SETS.contains(&text) && !text.contains(['/', '.']) => {
+            let hint = suggestion(text, DATA_SETS.iter().copied());
             Err(Some(format!("`{text}` is unknown: {hint}")))
         }
         _ if text.is_empty() => Err(None),
