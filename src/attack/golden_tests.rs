@@ -78,9 +78,6 @@ fn individual(name: &str, only: &[&str]) {
 
 fn same(found: &Tensor, wanted: &Tensor, what: &str) {
     let gap = (found - wanted.to_device(Device::Cpu)).abs().max().double_value(&[]);
-    let by_row: Vec<f32> =
-        Vec::try_from((found - wanted).abs().flatten(1, -1).amax([1], false)).unwrap();
-    println!("{what}: {by_row:?}");
     assert!(found == wanted, "{what}: images differ by up to {gap}");
 }
 

@@ -19,8 +19,7 @@ use crate::{
     digest::hash_file,
     error::{AtPath, Error, Result},
     evaluate::{
-        self, Evaluation,
-        cascade::Place,
+        self, Evaluation, Place,
         spec::{
             AttackName, AttackSpec, Checkpoint, EvalMode, EvaluateSpec, published, resolve_suite,
         },
@@ -149,14 +148,14 @@ pub fn run(args: &Args) -> Result<()> {
     let evaluation = if args.individual {
         evaluate::individual(&spec, &*model, &data, &place)
     } else {
-        evaluate::run(&spec, &*model, &data, &place)
+        evaluate::run_in(&spec, &*model, &data, &place)
     };
     let evaluation = evaluation.inspect_err(|error| {
         if matches!(error, Error::Interrupted) {
             watch.last_word();
         }
     })?;
-    drop(watch);
+    watch.finish();
     let saved =
         Saved { spec, model: place.model_identity.to_owned(), arch: args.arch.clone(), evaluation };
     save(&args.out, &saved)?;
@@ -246,26 +245,7 @@ fn custom(list: &str, classes: i64) -> Result<Vec<AttackSpec>> {
 
 /// Writes `evaluation.json` and `records.parquet`, each beside and then renamed.
 fn save(out: &Path, saved: &Saved) -> Result<()> {
-    let records: Vec<ExampleRecord> = saved
-        .evaluation
-        .records
-        .iter()
-        .map(|record| ExampleRecord {
-            index: record.index,
-            image_hash: record.image_hash.clone(),
-            label: record.label,
-            clean_prediction: record.clean_prediction,
-            clean_margin: record.clean_margin,
-            broken_by: record.broken_by.clone(),
-            restart: record.restart,
-            target: record.target,
-            iteration: record.iteration,
-            norm: record.norm,
-            adversarial_margin: record.adversarial_margin,
-            forwards: record.forwards,
-            backwards: record.backwards,
-        })
-        .collect();
+    let records: Vec<ExampleRecord> = saved.evaluation.records.iter().map(Into::into).collect();
     write_parquet(&out.join("records.parquet"), &records)?;
     let path = out.join("evaluation.json");
     let fresh = out.join("evaluation.json.new");

@@ -44,6 +44,11 @@ impl Watch {
         Ok(Self { bar, last: Mutex::new(String::new()), stop, quiet })
     }
 
+    /// Clears the bar, so that the result stands alone.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Says how far it got before it was stopped.
     pub(super) fn last_word(&self) {
         self.bar.abandon();
@@ -80,11 +85,5 @@ impl Progress for Watch {
 
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }

@@ -42,7 +42,7 @@ pub struct Place<'a> {
 /// [`Error::Input`] for a spec that cannot be met or a journal of another evaluation,
 /// [`Error::Numerics`] for logits that are not finite, [`Error::Interrupted`] when asked to stop;
 /// then the same call goes on where it stopped.
-pub fn run(
+pub fn run_in(
     spec: &EvaluateSpec,
     model: &dyn Classifier,
     data: &Dataset,
@@ -51,11 +51,27 @@ pub fn run(
     Cascade::begin(spec, model, data, place, true)?.go()
 }
 
-/// As [`run`], but every attack meets every example that is right when clean: `robust_after` counts
+/// As [`run_in`], without images. `work` belongs to this model and this spec.
+///
+/// # Errors
+/// As [`run_in`].
+pub fn run(
+    spec: &EvaluateSpec,
+    model: &dyn Classifier,
+    data: &Dataset,
+    device: Device,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<Evaluation> {
+    let place = Place { device, work, progress, model_identity: "", save_images: false };
+    run_in(spec, model, data, &place)
+}
+
+/// As [`run_in`], but every attack meets every example that is right when clean: `robust_after` counts
 /// each attack alone, `robust` the worst case.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run_in`].
 pub fn individual(
     spec: &EvaluateSpec,
     model: &dyn Classifier,

@@ -7,6 +7,8 @@ pub mod result;
 pub mod spec;
 pub mod verify;
 
-pub use cascade::{individual, run};
+pub use cascade::{Place, individual, run, run_in};
+#[cfg(test)]
+mod tests;
 pub use result::{AttackCost, Evaluation, Record};
 pub use verify::verify;
