@@ -2,10 +2,13 @@
 
 pub mod convert;
 pub mod doctor;
+pub mod evaluate;
 pub mod exec;
 pub mod plan;
 pub mod run;
 pub mod terminal;
+pub mod verify;
+mod watch;
 pub mod forward;
 pub mod inspect;
 
@@ -28,6 +31,8 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Exec(exec::Args),
+    Evaluate(evaluate::Args),
+    Verify(verify::Args),
     Doctor(doctor::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
@@ -56,6 +61,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
