@@ -1,16 +1,20 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+mod bar;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
+pub mod forward;
+mod gather;
+pub mod inspect;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod terminal;
+pub mod train;
 pub mod verify;
 mod watch;
-pub mod forward;
-pub mod inspect;
 
 use std::process::ExitCode;
 
@@ -37,6 +41,7 @@ enum Command {
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
+    Train(train::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -67,6 +72,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
