@@ -1,6 +1,8 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
 pub mod doctor;
+pub mod fid;
+pub mod generate;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(doctor::Args),
+    Generate(generate::Args),
+    Fid(fid::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -41,6 +45,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Fid(args) => fid::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
