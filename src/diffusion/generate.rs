@@ -140,7 +140,7 @@ impl Draw<'_> {
                 self.denoiser.shape()[0]
             )));
         }
-        let end = spec.start.checked_add(spec.count).filter(|&end| end <= i64::MAX as u64);
+        let end = spec.start.checked_add(spec.count).and_then(|end| i64::try_from(end).ok());
         if spec.count == 0 || spec.batch == 0 || end.is_none() {
             return Err(Error::input(format!(
                 "generate: start {}, count {}, batch {}: expected at least one image at a time",
