@@ -2,5 +2,6 @@
 
 mod architecture;
 mod networks;
-mod setup;
 mod report;
+mod setup;
+mod train;

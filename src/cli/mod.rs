@@ -1,16 +1,22 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod bar;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
+pub mod fid;
+pub mod forward;
+pub mod gather;
+pub mod generate;
+pub mod inspect;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod terminal;
+pub mod train;
 pub mod verify;
-mod watch;
-pub mod forward;
-pub mod inspect;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -30,6 +36,7 @@ struct Cli {
 enum Command {
     Plan(plan::Args),
     Run(run::Args),
+    Report(report::Args),
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
@@ -37,6 +44,9 @@ enum Command {
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
+    Train(train::Args),
+    Generate(generate::Args),
+    Fid(fid::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -60,6 +70,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -67,6 +78,9 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Fid(args) => fid::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

@@ -40,7 +40,10 @@ impl Stages for Real {
             Work::Generate(spec) => {
                 let denoiser = denoiser(task)?;
                 let denoiser = denoiser.as_ref();
-                summary(&diffusion::generate::run(spec, denoiser, device, work, out, progress)?)
+                let made = diffusion::generate::run(spec, denoiser, device, work, out, progress)?;
+                Ok(
+                    json!({ "count": made.count, "drawn": made.drawn, "evaluations": made.evaluations }),
+                )
             }
             Work::Train(spec) => {
                 let real = images(task, &spec.data)?;
