@@ -1,4 +1,7 @@
 //! The one integration-test binary.
 
 mod architecture;
+mod networks;
+mod report;
 mod setup;
+mod train;

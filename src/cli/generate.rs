@@ -125,3 +125,51 @@ impl Progress for Watch {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::generated,
+        net::{
+            denoiser::DenoiserNet,
+            spec::{DenoiserArch, DenoiserSpec, Precond},
+        },
+    };
+
+    #[test]
+    fn a_saved_denoiser_becomes_a_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let (denoiser, out) = (folder.path().join("d.safetensors"), folder.path().join("set.npz"));
+        let network = DenoiserSpec {
+            arch: DenoiserArch::Ddpmpp,
+            precond: Precond::Edm,
+            resolution: 8,
+            classes: 4,
+            channels: 8,
+            channel_mult: vec![1],
+            blocks: 1,
+            attention: vec![],
+            augment_dim: 0,
+        };
+        let network = DenoiserNet::new(&network, 0, Device::Cpu).unwrap();
+        load::save_denoiser(&denoiser, &network).unwrap();
+        let args = |classes| Args {
+            denoiser: denoiser.clone(),
+            count: 5,
+            steps: 3,
+            seed: 0,
+            classes,
+            start: 0,
+            batch: 4,
+            gpu: None,
+            out: out.clone(),
+        };
+        run(&args(vec![3, 1])).unwrap();
+        let set = generated::read_unnamed(&out).unwrap();
+        assert_eq!((set.size, set.labels), ((8, 8), vec![3, 1, 3, 1, 3]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no work folder is left");
+        let message = run(&args(vec![4])).unwrap_err().to_string();
+        assert!(message.contains("there is no class 4"), "{message}");
+    }
+}

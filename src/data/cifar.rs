@@ -11,7 +11,7 @@ use crate::{
     formats::{
         array::Dtype,
         bytes::Bytes,
-        in_file, objects,
+        in_file, names,
         tree::{self, Tree},
     },
 };
@@ -88,7 +88,7 @@ pub fn read(kind: Kind, folder: &Path, split: Split) -> Result<Dataset> {
 /// The pickle at `path`, which may hold numpy arrays and nothing else of note.
 fn pickle(path: &Path) -> Result<Tree> {
     let bytes = Bytes::map(path)?;
-    in_file(path, tree::pickled(&bytes, &[objects::NUMPY]))
+    in_file(path, tree::pickled(&bytes, &[names::NUMPY]))
 }
 
 fn python_classes(kind: Kind, folder: &Path) -> Result<Vec<String>> {

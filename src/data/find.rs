@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     data::{
-        Dataset, cifar, folder, generated,
+        Dataset, cifar, folder, generated, shifted,
         spec::{Source, Split},
         svhn, synthetic,
     },
@@ -28,7 +28,7 @@ pub fn roots(data_dir: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// All images of one half of the set called `name`: one of [`NAMES`], an `.npz` file, or a folder
+/// All images of one half of the set called `name`: one of [`NAMES`], one of [`shifted`], an `.npz` file, or a folder
 /// of class folders. `resolution` is free for `synthetic` and must be the set's own for others.
 ///
 /// # Errors
@@ -42,7 +42,10 @@ pub fn load(name: &str, split: Split, resolution: u64, roots: &[PathBuf]) -> Res
         "cifar10" => cifar_set(cifar::Kind::Ten, split, roots)?,
         "cifar100" => cifar_set(cifar::Kind::Hundred, split, roots)?,
         "svhn" => svhn_set(split, roots)?,
-        _ => by_path(name, split, roots)?,
+        _ => match shifted::spec(name)? {
+            Some(spec) => shifted_set(name, &spec, split, roots)?,
+            None => by_path(name, split, roots)?,
+        },
     };
     if (resolution, resolution) != (set.size.0 as u64, set.size.1 as u64) {
         let (height, width) = set.size;
@@ -101,7 +104,7 @@ fn drawn(split: Split, first: u64, count: u64, resolution: u64) -> Result<Datase
 fn candidates(roots: &[PathBuf], names: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for root in roots {
-        found.push(root.clone());
+        found.extend([root.clone(), root.join("data")]);
         for middle in ["", "data"] {
             found.extend(names.iter().map(|name| root.join(middle).join(name)));
         }
@@ -132,6 +135,23 @@ fn svhn_set(split: Split, roots: &[PathBuf]) -> Result<Dataset> {
         Some(path) => svhn::read(&path),
         None => Err(not_found("svhn", &outer, &format!("`{file}`"))),
     }
+}
+
+fn shifted_set(
+    name: &str,
+    spec: &shifted::Spec,
+    split: Split,
+    roots: &[PathBuf],
+) -> Result<Dataset> {
+    if split == Split::Train {
+        return Err(Error::input(format!("`{name}` has test images only")));
+    }
+    let folders = candidates(roots, &[]);
+    if let Some(folder) = shifted::locate(spec, &folders) {
+        return shifted::read(name, spec, &folder);
+    }
+    let expected = format!("`{}/{}`", spec.folder, spec.images);
+    Err(not_found(name, &folders, &expected))
 }
 
 /// An `.npz` file or a folder of class folders, as given or under a root. A folder may have

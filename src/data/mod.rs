@@ -1,11 +1,14 @@
 //! Labelled images: the published sets as people have them on disk, a synthetic one drawn by us,
 //! generated sets, and the batches made of them. Bytes and labels; no tensor library below `batch`.
 
+pub mod augment;
 pub mod batch;
 pub mod cifar;
 pub mod find;
 pub mod folder;
 pub mod generated;
+pub mod loader;
+pub mod shifted;
 pub mod spec;
 pub mod svhn;
 pub mod synthetic;

@@ -6,15 +6,15 @@
 //!
 //! Source: PKWARE, APPNOTE.TXT 6.3.10.
 
-use std::{collections::HashMap, io::Read as _};
+use std::{cell::Cell, collections::HashMap, io::Read as _};
 
 use crate::{
     error::{Error, Result},
     formats::bytes::Bytes,
 };
 
-/// What a deflated entry may unpack to beyond this is bounded by the archive's own size: zip
-/// bombs stop here.
+/// What all deflated entries may unpack to together, besides sixteen times the archive's own size:
+/// zip bombs stop here.
 const FREE_INFLATION: u64 = 1 << 30;
 
 /// An open archive.
@@ -23,6 +23,8 @@ pub struct Archive {
     bytes: Bytes,
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
+    /// How much may still be unpacked.
+    budget: Cell<u64>,
 }
 
 /// One file of an archive.
@@ -61,7 +63,16 @@ impl Archive {
                 return wrong(format!("two entries are called `{}`", entry.name));
             }
         }
-        Ok(Self { bytes, entries, by_name })
+        let budget = FREE_INFLATION + 16 * bytes.len() as u64;
+        let packed = entries.iter().filter(|entry| !entry.stored);
+        let claimed = packed.fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
+        if claimed > budget {
+            return wrong(format!(
+                "it unpacks to {claimed} bytes, far more than its size; refused"
+            ));
+        }
+        let budget = Cell::new(budget);
+        Ok(Self { bytes, entries, by_name, budget })
     }
 
     /// All entries, in the order of their bytes.
@@ -86,13 +97,17 @@ impl Archive {
         if entry.stored {
             return Ok(packed);
         }
-        let most = FREE_INFLATION + 16 * self.bytes.len() as u64;
-        if entry.size > most || entry.size / 1032 > entry.packed + 1 {
+        // No deflated byte stands for more than 1032.
+        if entry.size / 1032 > entry.packed + 1 {
             return wrong(format!(
                 "entry `{}` claims to unpack from {} to {} bytes; refused",
                 entry.name, entry.packed, entry.size
             ));
         }
+        let Some(left) = self.budget.get().checked_sub(entry.size) else {
+            return wrong("its compressed entries are read over and over; refused");
+        };
+        self.budget.set(left);
         let mut unpacked = Vec::new();
         // One byte beyond what is claimed shows that there is more.
         flate2::read::DeflateDecoder::new(&packed[..])

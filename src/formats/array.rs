@@ -193,7 +193,7 @@ pub(crate) fn byte_count(dtype: Dtype, shape: &[usize]) -> Result<usize> {
         .iter()
         .filter(|&&axis| axis > 0)
         .try_fold(dtype.size(), |product, &axis| product.checked_mul(axis))
-        .is_some_and(|bytes| bytes <= isize::MAX as usize);
+        .is_some_and(|bytes| isize::try_from(bytes).is_ok());
     if !sane || shape.len() > 64 {
         return Err(Error::input(format!("the shape {shape:?} is beyond any memory")));
     }

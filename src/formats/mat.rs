@@ -129,7 +129,7 @@ impl Element {
 }
 
 fn unpack(packed: &[u8]) -> Result<Bytes> {
-    let most = MOST_UNPACKED.min(1 << 20 | 1040 * packed.len() as u64);
+    let most = MOST_UNPACKED.min((1 << 20) + 1040 * packed.len() as u64);
     let mut unpacked = Vec::new();
     let result = flate2::read::ZlibDecoder::new(packed).take(most + 1).read_to_end(&mut unpacked);
     if let Err(error) = result {

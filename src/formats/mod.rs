@@ -7,11 +7,14 @@ pub mod array;
 pub mod bytes;
 pub mod edm;
 pub mod mat;
+pub mod names;
+mod ndarray;
 pub mod npy;
 pub mod npz;
 pub mod objects;
 pub mod opcodes;
 pub mod pickle;
+mod reader;
 pub mod safetensors;
 pub mod torch;
 pub mod tree;
@@ -61,5 +64,9 @@ pub fn write_atomically(
     File::open(folder).and_then(|folder| folder.sync_all()).at(folder)
 }
 
+#[cfg(test)]
+mod forge;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod real;

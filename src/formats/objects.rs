@@ -1,5 +1,7 @@
 //! What the few Python names that gauntlet knows mean: a pickle's records of calls become arrays,
 //! maps and plain values. Nothing is called.
+//!
+//! Longer than most files because the names, the tensors and the limits on both share one walk.
 
 use std::sync::Arc;
 
@@ -8,103 +10,12 @@ use crate::{
     formats::{
         array::{Array, Dtype, byte_count, swap_endianness},
         bytes::Bytes,
-        npy,
+        ndarray::{latin1, numpy_array, numpy_dtype, raw_bytes},
         pickle::{Id, Node, Object, Pickle},
         torch,
         tree::Tree,
     },
 };
-
-/// Harmless names of Python itself.
-pub const BASIC: &[&str] = &[
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "builtins.dict",
-    "builtins.int",
-    "builtins.list",
-    "builtins.float",
-    "builtins.set",
-    "builtins.frozenset",
-    "builtins.bytearray",
-    "builtins.complex",
-    "__builtin__.set",
-    "__builtin__.frozenset",
-    "__builtin__.bytearray",
-    "__builtin__.list",
-    "__builtin__.dict",
-    "_codecs.encode",
-];
-
-/// Names in pickled numpy arrays, of old and new numpy.
-pub const NUMPY: &[&str] = &[
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.numeric._frombuffer",
-    "numpy._core.numeric._frombuffer",
-    "_codecs.encode",
-];
-
-/// Names in torch checkpoints.
-pub const TORCH: &[&str] = &[
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_tensor_v3",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
-    "torch.nn.parameter.Parameter",
-    "torch.Size",
-    "torch.device",
-    "torch.FloatStorage",
-    "torch.DoubleStorage",
-    "torch.HalfStorage",
-    "torch.BFloat16Storage",
-    "torch.LongStorage",
-    "torch.IntStorage",
-    "torch.ShortStorage",
-    "torch.CharStorage",
-    "torch.ByteStorage",
-    "torch.BoolStorage",
-    "torch.cuda.FloatStorage",
-    "torch.cuda.DoubleStorage",
-    "torch.cuda.HalfStorage",
-    "torch.cuda.LongStorage",
-    "torch.cuda.IntStorage",
-    "torch.cuda.ByteStorage",
-    "torch.UntypedStorage",
-    "torch.storage.UntypedStorage",
-    "torch.float32",
-    "torch.float64",
-    "torch.float16",
-    "torch.bfloat16",
-    "torch.int64",
-    "torch.int32",
-    "torch.int16",
-    "torch.int8",
-    "torch.uint8",
-    "torch.uint16",
-    "torch.uint32",
-    "torch.uint64",
-    "torch.bool",
-];
-
-/// Further names in the network pickles of EDM and its relatives.
-pub const EDM: &[&str] = &[
-    "torch_utils.persistence._reconstruct_persistent_obj",
-    "torch.storage._load_from_bytes",
-    "torch.nn.modules.container.ModuleDict",
-    "torch.nn.modules.container.ModuleList",
-    "torch.nn.modules.container.Sequential",
-    "torch.nn.modules.container.ParameterList",
-    "torch.nn.modules.container.ParameterDict",
-    "dnnlib.util.EasyDict",
-    "training.dataset.ImageFolderDataset",
-];
 
 /// Deeper than any real checkpoint; also where a pickle that contains itself ends.
 const DEEPEST: usize = 128;
@@ -483,9 +394,8 @@ pub(super) fn storage_ref(pickle: &Pickle, id: Id) -> Result<StorageRef> {
     if pickle.text(*kind) != Some("storage") {
         return wrong("an outside reference to something that is not a storage; refused");
     }
-    let class = match pickle.node(*class) {
-        Node::Global(name) => name,
-        _ => return wrong("a storage without a class"),
+    let Node::Global(class) = pickle.node(*class) else {
+        return wrong("a storage without a class");
     };
     let Some(dtype) = torch::storage_dtype(class) else {
         return wrong(format!("a storage of class `{class}`"));
@@ -503,70 +413,4 @@ pub(super) fn storage_ref(pickle: &Pickle, id: Id) -> Result<StorageRef> {
         _ => None,
     };
     Ok(StorageRef { key, dtype, count, view })
-}
-
-/// A pickled numpy array: `_reconstruct` with its state, or `_frombuffer`.
-fn numpy_array(pickle: &Pickle, object: &Object, copy_budget: &mut usize) -> Result<Array> {
-    let args = pickle.items(object.args).unwrap_or_default();
-    let state = object.state.and_then(|state| pickle.items(state));
-    let (shape, dtype, fortran, data) = match (state, args) {
-        (Some(&[_, shape, dtype, fortran, data]), _) => {
-            (shape, dtype, pickle.int(fortran).unwrap_or(0) != 0, data)
-        }
-        // numpy.core.numeric._frombuffer(data, dtype, shape, order), protocol 5.
-        (None, &[data, dtype, shape, order]) => {
-            (shape, dtype, pickle.text(order) == Some("F"), data)
-        }
-        _ => return wrong("a numpy array without its state"),
-    };
-    let (dtype, big_endian) = numpy_dtype(pickle, dtype)?;
-    let Some(shape) = pickle.sizes(shape) else { return wrong("a numpy array without a shape") };
-    let Some(data) = raw_bytes(pickle, data) else {
-        return wrong("a numpy array whose elements are not bytes; refused");
-    };
-    let layout = npy::Layout { dtype, big_endian, fortran, shape };
-    if layout.is_plain() {
-        return layout.array(data);
-    }
-    match copy_budget.checked_sub(data.len()) {
-        Some(left) => *copy_budget = left,
-        None => return wrong("its arrays would take far more memory than the file holds; refused"),
-    }
-    layout.array(data)
-}
-
-/// Bytes as such, or as protocol 2 disguises them: latin-1 text to be encoded.
-fn raw_bytes(pickle: &Pickle, id: Id) -> Option<Bytes> {
-    match (pickle.node(id), pickle.call(id)) {
-        (Node::Bytes(bytes), _) => Some(bytes.clone()),
-        (_, Some(("_codecs.encode" | "builtins.bytearray" | "__builtin__.bytearray", args))) => {
-            latin1(pickle, *args.first()?)
-        }
-        _ => None,
-    }
-}
-
-fn latin1(pickle: &Pickle, id: Id) -> Option<Bytes> {
-    match pickle.node(id) {
-        Node::Bytes(bytes) => Some(bytes.clone()),
-        Node::Str(text) => {
-            let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-            Some(bytes?.into())
-        }
-        _ => None,
-    }
-}
-
-/// A pickled `numpy.dtype`: the type and whether it is big-endian.
-fn numpy_dtype(pickle: &Pickle, id: Id) -> Result<(Dtype, bool)> {
-    let Node::Object(object) = pickle.node(id) else {
-        return wrong(format!("{} where a numpy type belongs", pickle.kind(id)));
-    };
-    let name = pickle.items(object.args).and_then(|args| pickle.text(*args.first()?));
-    let Some(dtype) = name.and_then(npy::dtype_of) else {
-        return wrong(format!("numpy arrays of type `{}` are not supported", name.unwrap_or("?")));
-    };
-    let state = object.state.and_then(|state| pickle.items(state)).unwrap_or_default();
-    let order = state.get(1).and_then(|&order| pickle.text(order));
-    Ok((dtype, order == Some(">")))
 }

@@ -8,10 +8,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     formats::{
         bytes::Bytes,
         pickle::{Id, Node, Object, Pickle},
+        reader::{Reader, long, python_literal, raw_unicode, shorten},
     },
 };
 
@@ -25,9 +26,7 @@ const MOST_NODES: usize = 4_000_000;
 /// If the pickle is cut short, malformed, too large, or asks for a global that is not allowed.
 pub fn parse(input: &Bytes, allowed: &[&str]) -> Result<(Pickle, usize)> {
     let mut machine = Machine {
-        input,
-        at: 0,
-        opcode_at: 0,
+        reader: Reader::new(input),
         allowed,
         nodes: Vec::new(),
         stack: Vec::new(),
@@ -38,22 +37,20 @@ pub fn parse(input: &Bytes, allowed: &[&str]) -> Result<(Pickle, usize)> {
         text: 0,
     };
     loop {
-        machine.opcode_at = machine.at;
+        machine.reader.begin_opcode();
         machine.steps += 1;
-        let opcode = machine.byte()?;
+        let opcode = machine.reader.byte()?;
         if opcode == b'.' {
             let root = machine.pop()?;
-            let Machine { nodes, steps, text, at, .. } = machine;
-            return Ok((Pickle { nodes, root, steps, text }, at));
+            let Machine { nodes, steps, text, reader, .. } = machine;
+            return Ok((Pickle { nodes, root, steps, text }, reader.position()));
         }
         machine.step(opcode)?;
     }
 }
 
 struct Machine<'a> {
-    input: &'a Bytes,
-    at: usize,
-    opcode_at: usize,
+    reader: Reader<'a>,
     allowed: &'a [&'a str],
     nodes: Vec<Node>,
     stack: Vec<Id>,
@@ -67,17 +64,13 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    fn wrong<T>(&self, what: impl std::fmt::Display) -> Result<T> {
-        Err(Error::input(format!("pickle, byte {}: {what}", self.opcode_at)))
-    }
-
     fn step(&mut self, opcode: u8) -> Result<()> {
         match opcode {
             // The frame of protocol 4 is only a hint for reading ahead.
-            0x95 => self.take(8).map(drop),
-            0x80 => match self.byte()? {
+            0x95 => self.reader.take(8).map(drop),
+            0x80 => match self.reader.byte()? {
                 0..=5 => Ok(()),
-                other => self.wrong(format!("protocol {other}; known are 0 to 5")),
+                other => self.reader.wrong(format!("protocol {other}; known are 0 to 5")),
             },
             b'(' => {
                 self.marks.push(self.stack.len());
@@ -98,8 +91,8 @@ impl Machine<'_> {
             b'c' | b'i' | b'o' | b'R' | b'b' | b'P' | b'Q' | 0x81 | 0x92 | 0x93 => {
                 self.object(opcode)
             }
-            0x82..=0x84 => self.wrong("an extension code; gauntlet knows none; refused"),
-            0x97 => self.wrong("a buffer outside the pickle; there is none"),
+            0x82..=0x84 => self.reader.wrong("an extension code; gauntlet knows none; refused"),
+            0x97 => self.reader.wrong("a buffer outside the pickle; there is none"),
             0x98 => self.top().map(drop), // a buffer becomes read-only: ours always are
             _ => self.container(opcode),
         }
@@ -147,30 +140,30 @@ impl Machine<'_> {
                 let items = self.pop_mark()?;
                 return self.set(&items);
             }
-            other => return self.wrong(format!("opcode {other:#04x} does not exist")),
+            other => return self.reader.wrong(format!("opcode {other:#04x} does not exist")),
         };
         self.push(node)
     }
 
     fn number(&mut self, opcode: u8) -> Result<()> {
         let node = match opcode {
-            b'K' => Node::Int(i64::from(self.byte()?)),
-            b'M' => Node::Int(i64::from(u16::from_le_bytes(self.fixed()?))),
-            b'J' => Node::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
-            b'G' => Node::Float(f64::from_be_bytes(self.fixed()?)),
+            b'K' => Node::Int(i64::from(self.reader.byte()?)),
+            b'M' => Node::Int(i64::from(u16::from_le_bytes(self.reader.fixed()?))),
+            b'J' => Node::Int(i64::from(i32::from_le_bytes(self.reader.fixed()?))),
+            b'G' => Node::Float(f64::from_be_bytes(self.reader.fixed()?)),
             0x8a => {
-                let length = usize::from(self.byte()?);
-                long(self.take(length)?)
+                let length = usize::from(self.reader.byte()?);
+                long(self.reader.take(length)?)
             }
             0x8b => {
-                let length = i32::from_le_bytes(self.fixed()?);
+                let length = i32::from_le_bytes(self.reader.fixed()?);
                 let Ok(length) = usize::try_from(length) else {
-                    return self.wrong("an integer of negative length");
+                    return self.reader.wrong("an integer of negative length");
                 };
-                long(self.take(length)?)
+                long(self.reader.take(length)?)
             }
             _ => {
-                let line = self.line()?;
+                let line = self.reader.line()?;
                 let digits = line.strip_suffix('L').unwrap_or(&line);
                 let node = match (opcode, line.as_str()) {
                     (b'I', "00") => Some(Node::Bool(false)),
@@ -180,7 +173,9 @@ impl Machine<'_> {
                 };
                 match node {
                     Some(node) => node,
-                    None => return self.wrong(format!("`{}` is not a number", shorten(&line))),
+                    None => {
+                        return self.reader.wrong(format!("`{}` is not a number", shorten(&line)));
+                    }
                 }
             }
         };
@@ -190,31 +185,31 @@ impl Machine<'_> {
     fn string(&mut self, opcode: u8) -> Result<()> {
         let length = match opcode {
             b'S' => {
-                let line = self.line()?;
+                let line = self.reader.line()?;
                 let Some(bytes) = python_literal(&line) else {
-                    return self.wrong("a string without its quotes");
+                    return self.reader.wrong("a string without its quotes");
                 };
                 return self.push(Node::Bytes(bytes.into()));
             }
             b'V' => {
-                let line = self.line()?;
+                let line = self.reader.line()?;
                 let text = raw_unicode(&line);
                 self.text += text.len() as u64;
                 return self.push(Node::Str(text.into()));
             }
-            b'U' | b'C' | 0x8c => u64::from(self.byte()?),
-            b'T' | b'B' | b'X' => u64::from(u32::from_le_bytes(self.fixed()?)),
-            _ => u64::from_le_bytes(self.fixed()?),
+            b'U' | b'C' | 0x8c => u64::from(self.reader.byte()?),
+            b'T' | b'B' | b'X' => u64::from(u32::from_le_bytes(self.reader.fixed()?)),
+            _ => u64::from_le_bytes(self.reader.fixed()?),
         };
         let Ok(length) = usize::try_from(length) else {
-            return self.wrong(format!("a string of {length} bytes"));
+            return self.reader.wrong(format!("a string of {length} bytes"));
         };
-        let bytes = self.take(length)?;
+        let bytes = self.reader.take(length)?;
         if !matches!(opcode, b'X' | 0x8c | 0x8d) {
             return self.push(Node::Bytes(bytes));
         }
         let Ok(text) = std::str::from_utf8(&bytes) else {
-            return self.wrong("text that is not UTF-8");
+            return self.reader.wrong("text that is not UTF-8");
         };
         self.text += text.len() as u64;
         self.push(Node::Str(text.into()))
@@ -223,19 +218,19 @@ impl Machine<'_> {
     fn memoize(&mut self, opcode: u8) -> Result<()> {
         let index = match opcode {
             0x94 => self.memo.len() as u64,
-            b'h' | b'q' => u64::from(self.byte()?),
-            b'j' | b'r' => u64::from(u32::from_le_bytes(self.fixed()?)),
+            b'h' | b'q' => u64::from(self.reader.byte()?),
+            b'j' | b'r' => u64::from(u32::from_le_bytes(self.reader.fixed()?)),
             _ => {
-                let line = self.line()?;
+                let line = self.reader.line()?;
                 match line.parse() {
                     Ok(index) => index,
-                    Err(_) => return self.wrong(format!("memo `{}`", shorten(&line))),
+                    Err(_) => return self.reader.wrong(format!("memo `{}`", shorten(&line))),
                 }
             }
         };
         if matches!(opcode, b'g' | b'h' | b'j') {
             let Some(&id) = self.memo.get(&index) else {
-                return self.wrong(format!("memo {index} was never stored"));
+                return self.reader.wrong(format!("memo {index} was never stored"));
             };
             self.stack.push(id);
         } else {
@@ -248,18 +243,18 @@ impl Machine<'_> {
     fn object(&mut self, opcode: u8) -> Result<()> {
         let node = match opcode {
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.reader.line()?, self.reader.line()?);
                 Node::Global(self.global(&module, &name)?)
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.string_of(module), self.string_of(name)) {
                     (Some(module), Some(name)) => Node::Global(self.global(&module, &name)?),
-                    _ => return self.wrong("a global whose name is not text"),
+                    _ => return self.reader.wrong("a global whose name is not text"),
                 }
             }
             b'i' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.reader.line()?, self.reader.line()?);
                 let class = self.global(&module, &name)?;
                 let args = self.pop_mark()?;
                 called(class, self.aside(Node::Tuple(args))?)
@@ -267,7 +262,7 @@ impl Machine<'_> {
             b'o' => {
                 let mut args = self.pop_mark()?;
                 if args.is_empty() {
-                    return self.wrong("an object without a class");
+                    return self.reader.wrong("an object without a class");
                 }
                 let class = self.callable(args.remove(0))?;
                 called(class, self.aside(Node::Tuple(args))?)
@@ -279,12 +274,12 @@ impl Machine<'_> {
             0x92 => {
                 let (keywords, args, class) = (self.pop()?, self.pop()?, self.pop()?);
                 if !matches!(self.node(keywords), Node::Dict(pairs) if pairs.is_empty()) {
-                    return self.wrong("an object made with keyword arguments; refused");
+                    return self.reader.wrong("an object made with keyword arguments; refused");
                 }
                 called(self.callable(class)?, self.tuple(args)?)
             }
             b'P' => {
-                let line = self.line()?;
+                let line = self.reader.line()?;
                 Node::Persistent(self.aside(Node::Str(line.as_str().into()))?)
             }
             b'Q' => Node::Persistent(self.pop()?),
@@ -301,8 +296,8 @@ impl Machine<'_> {
                 object.state = Some(state);
                 Ok(())
             }
-            Node::Object(_) => self.wrong("an object whose state is set twice"),
-            _ => self.wrong("state for something that is not an object"),
+            Node::Object(_) => self.reader.wrong("an object whose state is set twice"),
+            _ => self.reader.wrong("state for something that is not an object"),
         }
     }
 
@@ -315,7 +310,7 @@ impl Machine<'_> {
         // Compared in two parts, so that no dot inside a part can imitate another name.
         let split = |known: &str| known.rsplit_once('.') == Some((module, name));
         if !self.allowed.iter().any(|known| split(known)) {
-            return self.wrong(format!(
+            return self.reader.wrong(format!(
                 "the pickle asks for `{}`, which gauntlet does not know; refused",
                 shorten(&full)
             ));
@@ -328,14 +323,14 @@ impl Machine<'_> {
     fn callable(&self, id: Id) -> Result<Arc<str>> {
         match self.node(id) {
             Node::Global(name) => Ok(Arc::clone(name)),
-            _ => self.wrong("a call of something that is not a known name; refused"),
+            _ => self.reader.wrong("a call of something that is not a known name; refused"),
         }
     }
 
     fn tuple(&self, id: Id) -> Result<Id> {
         match self.node(id) {
             Node::Tuple(_) => Ok(id),
-            _ => self.wrong("a call whose arguments are not a tuple"),
+            _ => self.reader.wrong("a call whose arguments are not a tuple"),
         }
     }
 
@@ -351,7 +346,7 @@ impl Machine<'_> {
         match &mut self.nodes[top as usize] {
             Node::List(list) | Node::Set(list) => list.extend_from_slice(items),
             Node::Object(object) => object.items.extend_from_slice(items),
-            _ => return self.wrong("items for something that is not a list"),
+            _ => return self.reader.wrong("items for something that is not a list"),
         }
         Ok(())
     }
@@ -362,21 +357,21 @@ impl Machine<'_> {
         match &mut self.nodes[top as usize] {
             Node::Dict(dict) => dict.extend(pairs),
             Node::Object(object) => object.pairs.extend(pairs),
-            _ => return self.wrong("keys for something that is not a dictionary"),
+            _ => return self.reader.wrong("keys for something that is not a dictionary"),
         }
         Ok(())
     }
 
     fn paired(&self, items: &[Id]) -> Result<Vec<(Id, Id)>> {
         let (pairs, []) = items.as_chunks::<2>() else {
-            return self.wrong("a dictionary with a key but no value");
+            return self.reader.wrong("a dictionary with a key but no value");
         };
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     }
 
     fn push(&mut self, node: Node) -> Result<()> {
         if self.nodes.len() >= MOST_NODES {
-            return self.wrong(format!("more than {MOST_NODES} values; refused"));
+            return self.reader.wrong(format!("more than {MOST_NODES} values; refused"));
         }
         self.stack.push(self.nodes.len() as Id);
         self.nodes.push(node);
@@ -398,7 +393,7 @@ impl Machine<'_> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
-            _ => self.wrong("a value is needed, but the stack is empty"),
+            _ => self.reader.wrong("a value is needed, but the stack is empty"),
         }
     }
 
@@ -420,112 +415,12 @@ impl Machine<'_> {
     fn pop_mark(&mut self) -> Result<Vec<Id>> {
         match self.marks.pop() {
             Some(height) => Ok(self.stack.split_off(height)),
-            None => self.wrong("a mark is needed, but none was set"),
+            None => self.reader.wrong("a mark is needed, but none was set"),
         }
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        Ok(self.fixed::<1>()?[0])
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        match self.input.get(self.at..).and_then(<[u8]>::first_chunk::<N>) {
-            Some(bytes) => {
-                self.at += N;
-                Ok(*bytes)
-            }
-            None => self.cut(N),
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<Bytes> {
-        match self.input.window(self.at, length) {
-            Some(bytes) => {
-                self.at += length;
-                Ok(bytes)
-            }
-            None => self.cut(length),
-        }
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let rest = self.input.get(self.at..).unwrap_or_default();
-        let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
-            return self.cut(rest.len() + 1);
-        };
-        self.at += length + 1;
-        Ok(String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned())
-    }
-
-    fn cut<T>(&self, needed: usize) -> Result<T> {
-        let left = self.input.len().saturating_sub(self.at);
-        self.wrong(format!("{needed} more bytes are needed, {left} are left; is it cut short?"))
     }
 }
 
 fn called(class: Arc<str>, args: Id) -> Node {
     let (items, pairs) = (Vec::new(), Vec::new());
     Node::Object(Box::new(Object { class, args, state: None, items, pairs }))
-}
-
-/// A two's complement little-endian integer of any length.
-fn long(bytes: Bytes) -> Node {
-    if bytes.len() > 8 {
-        return Node::Long(bytes);
-    }
-    let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
-    let mut wide = [if negative { 0xff } else { 0 }; 8];
-    wide[..bytes.len()].copy_from_slice(&bytes);
-    Node::Int(i64::from_le_bytes(wide))
-}
-
-/// The bytes of a quoted Python 2 string: `'a\x00b'`.
-fn python_literal(line: &str) -> Option<Vec<u8>> {
-    let quote = line.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
-    let inner = line.strip_prefix(quote)?.strip_suffix(quote)?;
-    let mut bytes = Vec::with_capacity(inner.len());
-    let mut rest = inner.chars();
-    while let Some(c) = rest.next() {
-        if c != '\\' {
-            bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
-            continue;
-        }
-        match rest.next()? {
-            'n' => bytes.push(b'\n'),
-            't' => bytes.push(b'\t'),
-            'r' => bytes.push(b'\r'),
-            'x' => {
-                let digits: String = rest.by_ref().take(2).collect();
-                bytes.push(u8::from_str_radix(&digits, 16).ok()?);
-            }
-            other @ ('\\' | '\'' | '"') => bytes.push(other as u8),
-            _ => return None,
-        }
-    }
-    Some(bytes)
-}
-
-/// Python's `raw-unicode-escape`: `\uXXXX` stands for a character, all else for itself.
-fn raw_unicode(line: &str) -> String {
-    let mut parts = line.split("\\u");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let code = part.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        match code.and_then(char::from_u32) {
-            Some(c) => {
-                text.push(c);
-                text.push_str(&part[4..]);
-            }
-            None => {
-                text.push_str("\\u");
-                text.push_str(part);
-            }
-        }
-    }
-    text
-}
-
-/// At most 80 characters of something a file says.
-fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
 }

@@ -7,8 +7,9 @@ use std::{
 
 use crate::formats::{
     array::{Array, Dtype},
-    edm, safetensors,
-    tree::{Format, Tree, flatten, read},
+    bytes::Bytes,
+    edm, mat, safetensors,
+    tree::{Format, Tree, flatten, parse, read},
 };
 
 fn shared() -> PathBuf {
@@ -169,4 +170,46 @@ fn golden_numbers_and_data_read() {
     assert!(pixels.data().is_mapped());
     let cut = read(&data.join("broken/test_batch.truncated")).unwrap_err().to_string();
     assert!(cut.contains("cut short") && cut.contains("test_batch.truncated"), "{cut}");
+}
+
+/// Damages to real files end with a tree or an error, never a panic.
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn damaged_real_files_never_panic() {
+    let folder = shared();
+    let mut stream = crate::rng::Stream::new(0, "damage", 0);
+    for name in [
+        "models/wrn-10-1-swish.weights-best.pt",
+        "models/resnet2b.pth",
+        "models/resnet20-12fca82f.th",
+        "models/tiny-ddpmpp-edm.pkl",
+        "models/resnet2b.torchscript.pt",
+        "data/cifar10/cifar-10-batches-py/batches.meta",
+        "data/cifar100/cifar-100-python/meta",
+        "data/npz/500-compressed.npz",
+        "data/svhn/test_32x32.mat",
+    ] {
+        let whole = std::fs::read(folder.join(name)).unwrap();
+        for _ in 0..30 {
+            let mut bytes = whole.clone();
+            for _ in 0..=stream.below(4) {
+                // Half of the damages where the structure is: at the start and at the end.
+                let near = stream.below(bytes.len().min(3000) as u64) as usize;
+                let at = match stream.below(4) {
+                    0 => near,
+                    1 => bytes.len() - 1 - near,
+                    _ => stream.below(bytes.len() as u64) as usize,
+                };
+                bytes[at] = stream.below(256) as u8;
+            }
+            if stream.chance(0.3) {
+                bytes.truncate(stream.below(bytes.len() as u64) as usize);
+            }
+            let bytes = Bytes::from(bytes);
+            if let Ok(document) = parse(&bytes) {
+                flatten(&document.tree);
+            }
+            let _ = mat::parse(&bytes);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
         archive::Archive,
         array::Dtype,
         bytes::Bytes,
-        in_file,
+        in_file, names,
         objects::{self, Storage, StorageRef},
         opcodes,
         pickle::{Node, Pickle},
@@ -64,7 +64,7 @@ pub fn read_archive(archive: &Archive) -> Result<Tree> {
         },
     };
     let bytes = archive.read(data)?;
-    let (pickle, _) = opcodes::parse(&bytes, &names())?;
+    let (pickle, _) = opcodes::parse(&bytes, &known_names())?;
     let sizes = archive.entries().iter().filter(|entry| entry.stored).map(|entry| entry.size);
     let file_size = sizes.sum::<u64>() as usize;
     objects::resolve(&pickle, file_size, &|reference| {
@@ -98,8 +98,8 @@ pub(super) fn read_storage(bytes: &Bytes) -> Result<(Storage, Option<Dtype>)> {
     Ok((find_legacy(&storages, &reference)?, reference.dtype))
 }
 
-fn names() -> Vec<&'static str> {
-    [objects::BASIC, objects::NUMPY, objects::TORCH].concat()
+fn known_names() -> Vec<&'static str> {
+    [names::BASIC, names::NUMPY, names::TORCH].concat()
 }
 
 /// The object's pickle and the storages behind it. Layout: pickles of the magic number, the
@@ -122,7 +122,7 @@ fn legacy_parts(bytes: &Bytes) -> Result<(Pickle, HashMap<String, Storage>)> {
     }
     let machine = next(&[])?;
     let big_endian = is_big_endian(&machine);
-    let object = next(&names())?;
+    let object = next(&known_names())?;
     let keys = next(&[])?;
     let storages = legacy_storages(bytes, at, (&object, &keys), big_endian)?;
     Ok((object, storages))

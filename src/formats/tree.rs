@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     error::{Error, Result},
     formats::{
-        archive::Archive, array::Array, bytes::Bytes, in_file, npy, npz, objects, opcodes,
+        archive::Archive, array::Array, bytes::Bytes, in_file, names, npy, npz, objects, opcodes,
         safetensors, torch,
     },
 };
@@ -179,7 +179,7 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
 }
 
 /// The bare pickle `bytes`, which may ask for the names of `lists` only
-/// ([`objects::NUMPY`] and the like).
+/// ([`names::NUMPY`] and the like).
 ///
 /// # Errors
 /// If it is bad or asks for another name.
@@ -191,8 +191,7 @@ pub fn pickled(bytes: &Bytes, lists: &[&[&str]]) -> Result<Tree> {
 }
 
 /// Every name that gauntlet knows: what a bare pickle of unknown origin may ask for.
-pub(super) const ALL_NAMES: &[&[&str]] =
-    &[objects::BASIC, objects::NUMPY, objects::TORCH, objects::EDM];
+pub(super) const ALL_NAMES: &[&[&str]] = &[names::BASIC, names::NUMPY, names::TORCH, names::EDM];
 
 fn listing(archive: &Archive) -> Tree {
     let size = |size: u64| Tree::Int(i64::try_from(size).unwrap_or(i64::MAX));

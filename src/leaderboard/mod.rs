@@ -1,1 +1,14 @@
-//! leaderboard.
+//! Results as rows, frames and statistics, beside published numbers.
+//!
+//! polars stays in here: `frame` and `records` take and give plain structs.
+
+pub mod atomic;
+pub mod compare;
+pub mod frame;
+pub mod published;
+pub mod records;
+pub mod robustbench;
+pub mod row;
+pub mod statistics;
+
+pub use row::Row;

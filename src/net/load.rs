@@ -204,6 +204,26 @@ pub fn save_denoiser(path: &Path, denoiser: &DenoiserNet) -> Result<()> {
     tensors::write(path, &denoiser.state(), &[("spec", &spec)])
 }
 
+/// Rewrites the network at `from` as gauntlet's safetensors at `to`; `arch` and `dataset` are as
+/// for [`load_classifier`]. Returns what it is, for people.
+///
+/// # Errors
+/// If `from` is bad or holds no known network, or `to` cannot be written.
+pub fn convert(from: &Path, to: &Path, arch: Option<&str>, dataset: &str) -> Result<String> {
+    let document = tree::read(from)?;
+    if is_denoiser(&document) {
+        let denoiser = in_file(from, denoiser(&document, Device::Cpu))?;
+        save_denoiser(to, &denoiser)?;
+        let arch = denoiser.architecture();
+        let edge = arch.img_resolution;
+        return Ok(format!("{:?} ({:?}), {edge}x{edge}", arch.model, arch.precond));
+    }
+    let network = in_file(from, network(&document, arch, dataset, Device::Cpu))?;
+    save_classifier(to, &network)?;
+    let spec = network.spec();
+    Ok(format!("{} for {}, {} classes", spec.arch, spec.dataset, spec.classes))
+}
+
 /// Prefixes a complaint about content with the file that it is about.
 fn in_file<T>(path: &Path, result: Result<T>) -> Result<T> {
     crate::formats::in_file(path, result)

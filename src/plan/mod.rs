@@ -1,1 +1,295 @@
-//! plan.
+//! The plan: every cell resolved into jobs, each named by what it computes. No tensor, no YAML.
+
+mod checks;
+mod cost;
+mod graph;
+mod specs;
+mod survey;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{cost::Estimate, graph::resolve, survey::Files};
+use crate::{
+    data::spec::Source,
+    diffusion::spec::{FitSpec, GenerateSpec},
+    digest::JobId,
+    error::Result,
+    evaluate::spec::EvaluateSpec,
+    threat::ThreatModel,
+    train::spec::TrainSpec,
+};
+
+/// The stages in the order of the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Takes a file of the user into the store.
+    Import,
+    /// Trains a denoiser.
+    Fit,
+    /// Samples a part of a generated set.
+    Generate,
+    /// Trains a classifier.
+    Train,
+    /// Attacks a classifier.
+    Evaluate,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Self; 5] =
+        [Self::Import, Self::Fit, Self::Generate, Self::Train, Self::Evaluate];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Fit => "fit",
+            Self::Generate => "generate",
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+        }
+    }
+
+    /// Part of every job's id: raised when the stage's code gives other results for the same spec,
+    /// so that old results are not taken for new ones.
+    pub fn revision(self) -> u32 {
+        match self {
+            Self::Import | Self::Fit | Self::Generate | Self::Train | Self::Evaluate => 1,
+        }
+    }
+}
+
+/// A file that a suite names instead of computing it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportSpec {
+    /// Where it lies; not part of the job's id.
+    pub path: PathBuf,
+    /// BLAKE3 of its content.
+    pub blake3: String,
+    /// The name it gets in the artifact: `denoiser.safetensors`, `images.npz`.
+    pub name: String,
+}
+
+/// What a job does, resolved: every number that can change its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// Takes a file into the store.
+    Import(ImportSpec),
+    /// Trains a denoiser.
+    Fit(FitSpec),
+    /// Samples images.
+    Generate(GenerateSpec),
+    /// Trains a classifier.
+    Train(TrainSpec),
+    /// Attacks a classifier.
+    Evaluate(EvaluateSpec),
+}
+
+impl Work {
+    /// Its stage.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Import(_) => Stage::Import,
+            Self::Fit(_) => Stage::Fit,
+            Self::Generate(_) => Stage::Generate,
+            Self::Train(_) => Stage::Train,
+            Self::Evaluate(_) => Stage::Evaluate,
+        }
+    }
+
+    /// A few words for people: `train wrn-28-10-swish trades linf 8/255 + 1M`.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Import(spec) => format!("import {}", spec.path.display()),
+            Self::Fit(spec) => format!("fit denoiser on {}", spec.data.name),
+            Self::Generate(spec) => format!(
+                "generate {}-{} at {} steps",
+                spec.start,
+                spec.start + spec.count,
+                spec.sampler.steps
+            ),
+            Self::Train(spec) => {
+                let threat = spec.threat.map(|threat| format!(" {threat}")).unwrap_or_default();
+                let generated = match spec.generated {
+                    0 => String::new(),
+                    count => format!(" + {count} generated"),
+                };
+                let loss = serde_json::to_value(spec.loss).unwrap_or_default();
+                let loss = loss.as_str().unwrap_or_default();
+                format!("train {} {loss}{threat}{generated}", spec.network.arch)
+            }
+            Self::Evaluate(spec) => format!("evaluate {} under {}", spec.suite, spec.threat),
+        }
+    }
+}
+
+/// What an input is to its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The denoiser that is sampled.
+    Denoiser,
+    /// A part of the generated set, in order.
+    Generated,
+    /// The classifier that is attacked.
+    Classifier,
+}
+
+impl Role {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Denoiser => "denoiser",
+            Self::Generated => "generated",
+            Self::Classifier => "classifier",
+        }
+    }
+}
+
+/// One artifact that a job needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// What for.
+    pub role: Role,
+    /// The job that makes it.
+    pub id: JobId,
+}
+
+/// One unit of work. Also the record by which `gauntlet exec` knows a job without its suite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Its identity.
+    pub id: JobId,
+    /// Its stage.
+    pub stage: Stage,
+    /// What it does.
+    pub work: Work,
+    /// What it needs.
+    pub inputs: Vec<Input>,
+    /// Folders in which data sets are looked for, before the usual places; not part of the id.
+    pub roots: Vec<PathBuf>,
+    /// Positions of the cells that need it.
+    pub cells: Vec<usize>,
+    /// What it will take.
+    pub estimate: Estimate,
+}
+
+/// The value of one axis in one cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellValue {
+    /// The dotted path.
+    pub path: String,
+    /// The value.
+    pub value: serde_json::Value,
+    /// What tables and plots call it.
+    pub label: String,
+}
+
+/// One evaluation of a cell's classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellEvaluation {
+    /// The threat model's name in the suite.
+    pub name: String,
+    /// The threat model.
+    pub threat: ThreatModel,
+    /// The job.
+    pub job: JobId,
+}
+
+/// One combination of axis values, or an extra cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The name of an extra cell.
+    pub label: Option<String>,
+    /// One value for each axis in order, then what an extra cell says beyond the axes.
+    pub values: Vec<CellValue>,
+    /// The denoiser's job, where generated images join.
+    pub denoiser: Option<JobId>,
+    /// The parts of the generated set, in order.
+    pub generated: Vec<JobId>,
+    /// The classifier's job.
+    pub train: JobId,
+    /// Its evaluations.
+    pub evaluations: Vec<CellEvaluation>,
+}
+
+impl Cell {
+    /// A line for people: the label, or the axis values.
+    pub fn title(&self) -> String {
+        let values: Vec<_> =
+            self.values.iter().map(|value| format!("{}={}", value.path, value.label)).collect();
+        self.label.clone().unwrap_or_else(|| values.join(" "))
+    }
+}
+
+/// One axis: a path and its values as the cells have them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanAxis {
+    /// The dotted path.
+    pub path: String,
+    /// Labels of its values in order.
+    pub labels: Vec<String>,
+}
+
+/// A suite resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The suite's name.
+    pub suite: String,
+    /// What it is about.
+    pub description: String,
+    /// The axes in order.
+    pub axes: Vec<PlanAxis>,
+    /// The cells.
+    pub cells: Vec<Cell>,
+    /// The jobs; inputs precede their users.
+    pub jobs: Vec<Job>,
+    /// The suite's `report:` section.
+    pub report: serde_json::Value,
+    /// The suite's `reference:` section.
+    pub reference: serde_json::Value,
+}
+
+impl Plan {
+    /// The job of that id.
+    pub fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.id == *id)
+    }
+}
+
+/// What planning must know of a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// [`crate::data::Dataset::fingerprint`] of exactly the images asked for.
+    pub fingerprint: String,
+    /// How many classes.
+    pub classes: i64,
+    /// How many images.
+    pub images: u64,
+}
+
+/// Looks at the files that a plan depends on; tests answer without any.
+pub trait Surveyor {
+    /// Looks at `source` (whose fingerprint is empty), searching `roots` first.
+    ///
+    /// # Errors
+    /// If the images are not there or not whole.
+    fn survey(&self, source: &Source, roots: &[PathBuf]) -> Result<Survey>;
+
+    /// BLAKE3 of a file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn hash(&self, path: &Path) -> Result<String> {
+        crate::digest::hash_file(path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,26 @@
-//! report.
+//! Results for people: one HTML file, tables for papers and terminals, plots, data files.
+//!
+//! Pure renderers: an [`Input`] of plain values in, files out. The same input gives the same
+//! bytes, so reports can be committed and compared.
+
+mod beside;
+pub mod canvas;
+mod cells;
+pub mod compare;
+pub mod demo;
+mod draw;
+pub mod figures;
+mod frame;
+pub mod html;
+pub mod input;
+pub mod latex;
+pub mod pgfplots;
+pub mod picture;
+pub mod pivot;
+pub mod plot;
+mod sweeps;
+pub mod table;
+pub mod write;
+
+pub use input::{Curve, Grid, GridImage, Input, Provenance};
+pub use write::{Written, write};

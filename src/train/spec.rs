@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::spec::Source, net::spec::ClassifierSpec, threat::ThreatModel};
+use crate::{
+    data::spec::Source,
+    error::{Error, Result},
+    net::spec::ClassifierSpec,
+    threat::{Norm, ThreatModel},
+};
 
 /// The training objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,10 +35,42 @@ pub enum Schedule {
     Cyclic,
     /// Divided by ten at epochs 100 and 105.
     Step,
-    /// Cosine to zero.
+    /// Cosine to zero, by epoch.
     Cosine,
+    /// Linear over `warmup_epochs`, then cosine to zero, by step: DeepMind's.
+    Warmcosine,
     /// Constant.
     Constant,
+}
+
+/// Which images' labels are smoothed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Smooth {
+    /// Real and generated alike: the paper's.
+    All,
+    /// Generated ones only: DeepMind's.
+    Generated,
+}
+
+/// How the crafting attack of TRADES and SCORE follows the gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Craft {
+    /// By its sign (L-infinity) or its direction (L2): the paper's.
+    Steps,
+    /// By Adam at 0.1, a tenth of that in the second half: DeepMind's.
+    Adam,
+}
+
+/// Which forward passes of TRADES move batch norm's running statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracked {
+    /// The clean one, then the adversarial one: the paper's.
+    Both,
+    /// The adversarial one: DeepMind's.
+    Adversarial,
 }
 
 /// Augmentation of training images.
@@ -42,7 +79,8 @@ pub enum Schedule {
 pub enum Augment {
     /// None.
     None,
-    /// The data set's own: crop with padding 4 and mirror (CIFAR, TinyImageNet), none (SVHN).
+    /// The data set's own: crop with padding 4 and mirror (CIFAR, TinyImageNet), a rotation besides
+    /// (CIFAR-100), none (SVHN).
     Base,
 }
 
@@ -64,11 +102,24 @@ pub struct TrainSpec {
     pub loss: Loss,
     /// Weight of the robust term.
     pub beta: f64,
-    /// Label smoothing.
+    /// Label smoothing (not in PGD-AT and MART).
     pub label_smoothing: f64,
+    /// Whose labels are smoothed.
+    pub smooth: Smooth,
+    /// Whether batches are mixed by CutMix (four boxes for each image; TRADES and SCORE).
+    pub cutmix: bool,
+    /// Weight of the consistency between two views of each image (TRADES); 0 for none.
+    pub consistency: f64,
+    /// SCORE: robust distances below this do not count.
+    pub score_clip: f64,
+    /// PGD-AT: whether the clean images join the adversarial ones.
+    pub keep_clean: bool,
+    /// How adversarial images are crafted.
+    pub craft: Craft,
     /// Steps of the crafting attack.
     pub attack_steps: u64,
-    /// Step size of the crafting attack in image units; `None` is the recipe's own.
+    /// Step size of the crafting attack in image units; `None` is ε/4 for L-infinity and 2ε/steps
+    /// for L2 (where the paper's TRADES ignores what it is told).
     pub attack_step_size: Option<f64>,
     /// Epochs; one epoch is ⌈N/batch⌉ steps, N the real images.
     pub epochs: u64,
@@ -78,6 +129,8 @@ pub struct TrainSpec {
     pub learning_rate: f64,
     /// Its schedule.
     pub schedule: Schedule,
+    /// Epochs of linear warm-up ([`Schedule::Warmcosine`]).
+    pub warmup_epochs: u64,
     /// Weight decay (batch-norm parameters are exempt).
     pub weight_decay: f64,
     /// Momentum (overridden while a schedule cycles it).
@@ -88,6 +141,14 @@ pub struct TrainSpec {
     pub clip: Option<f64>,
     /// Decay of the weights' moving average; 0 for none.
     pub tau: f64,
+    /// Share of training before the average begins (the paper's 0.025).
+    pub average_warmup: f64,
+    /// Momentum of batch norm's running statistics (the paper's 0.01); 1 in the very first step.
+    pub batch_norm_momentum: f64,
+    /// Which forward passes move them.
+    pub tracked: Tracked,
+    /// Images that share batch statistics, as on one of several GPUs; `None` is the whole batch.
+    pub virtual_batch: Option<u64>,
     /// Augmentation.
     pub augment: Augment,
     /// How many of the first training images are held out to choose the best checkpoint.
@@ -96,6 +157,71 @@ pub struct TrainSpec {
     pub validate_every: u64,
     /// PGD steps of the validation attack.
     pub validation_steps: u64,
+    /// Its step size in image units; `None` is ε/4 for L-infinity and 15ε/128 for L2.
+    pub validation_step_size: Option<f64>,
     /// Seed of weights, order and noise.
     pub seed: u64,
+}
+
+impl TrainSpec {
+    /// Refuses combinations of values that mean nothing, before anything runs.
+    ///
+    /// # Errors
+    /// A message that names the field, its value and what is possible.
+    pub fn check(&self) -> Result<()> {
+        let adversarial = self.loss != Loss::Standard;
+        let norm = self.threat.map(|threat| threat.norm);
+        let rules = [
+            (self.batch == 0, "batch: 0 images make no step; expected 1 or more".to_owned()),
+            (self.epochs == 0, "epochs: 0 trains nothing; expected 1 or more".into()),
+            (self.validate_every == 0, "validate_every: expected 1 or more".into()),
+            (
+                !(self.learning_rate > 0.0 && self.learning_rate.is_finite()),
+                format!("learning_rate: {} is not a positive number", self.learning_rate),
+            ),
+            (
+                !(0.0..=1.0).contains(&self.generated_fraction),
+                format!("generated_fraction: {} is outside [0, 1]", self.generated_fraction),
+            ),
+            (
+                self.generated == 0 && self.generated_fraction > 0.0,
+                "generated_fraction: there are no generated images (generated: 0)".into(),
+            ),
+            (
+                !(0.0..1.0).contains(&self.label_smoothing),
+                format!("label_smoothing: {} is outside [0, 1)", self.label_smoothing),
+            ),
+            (!(0.0..1.0).contains(&self.tau), format!("tau: {} is outside [0, 1)", self.tau)),
+            (
+                adversarial && self.threat.is_none(),
+                "threat: adversarial training needs one; state it, or use `loss: standard`".into(),
+            ),
+            (
+                adversarial && norm == Some(Norm::L1),
+                "threat: no training objective crafts L1 perturbations; use linf or l2".into(),
+            ),
+            (
+                self.loss == Loss::Mart && norm == Some(Norm::L2),
+                "loss: mart crafts L-infinity perturbations only; use trades, pgd-at or score"
+                    .into(),
+            ),
+            (
+                self.cutmix && !matches!(self.loss, Loss::Trades | Loss::Score),
+                "cutmix: only trades and score take mixed labels".into(),
+            ),
+            (
+                self.cutmix && !self.batch.is_multiple_of(4),
+                format!("cutmix: batch {} is not a multiple of 4", self.batch),
+            ),
+            (
+                self.consistency > 0.0 && (self.loss != Loss::Trades || self.cutmix),
+                "consistency: only trades without cutmix has it".into(),
+            ),
+            (self.virtual_batch == Some(0), "virtual_batch: expected 1 or more".into()),
+        ];
+        rules
+            .into_iter()
+            .find(|(broken, _)| *broken)
+            .map_or(Ok(()), |(_, message)| Err(Error::input(format!("train.{message}"))))
+    }
 }

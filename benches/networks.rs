@@ -1,0 +1,68 @@
+//! Forward passes and input gradients: what attacks and samplers spend their time on.
+//!
+//! `cargo bench --profile dev --bench networks` avoids building libtorch's bindings anew; the
+//! arithmetic is libtorch's either way. `OMP_NUM_THREADS=1` for comparable numbers.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use gauntlet::net::{
+    Classifier, Denoiser, DenoiserNet, Mode, Network, formula,
+    spec::{ClassifierSpec, DenoiserArch, DenoiserSpec, Precond},
+};
+use tch::{Device, Kind, Tensor};
+
+fn classifiers(criterion: &mut Criterion) {
+    for (arch, batch) in [("wrn-10-1-swish", 32), ("wrn-28-10-swish", 4)] {
+        let spec = ClassifierSpec { arch: arch.into(), dataset: "cifar10".into(), classes: 10 };
+        let network = Network::new(&spec, 0, Device::Cpu).expect("a known architecture");
+        let x = formula::images(&[batch, 3, 32, 32], 0.0, 1.0, Device::Cpu);
+        let mut group = criterion.benchmark_group(format!("{arch}/{batch}"));
+        group.sample_size(10);
+        group.bench_function("forward", |bencher| {
+            let _guard = tch::no_grad_guard();
+            bencher.iter(|| black_box(network.logits(&x)));
+        });
+        group.bench_function("input gradient", |bencher| {
+            bencher.iter(|| {
+                let x = x.detach().copy().set_requires_grad(true);
+                let value = network.logits(&x).logsumexp(1, false).sum(Kind::Float);
+                black_box(Tensor::run_backward(&[value], &[&x], false, false))
+            });
+        });
+        group.bench_function("parameter gradient", |bencher| {
+            bencher.iter(|| {
+                let logits = network.forward(&x, Mode::Train { momentum: 0.01 });
+                let value = logits.logsumexp(1, false).sum(Kind::Float);
+                let parameters: Vec<_> = network.parameters().iter().map(|(_, t)| t).collect();
+                black_box(Tensor::run_backward(&[value], &parameters, false, false))
+            });
+        });
+    }
+}
+
+fn denoisers(criterion: &mut Criterion) {
+    let spec = DenoiserSpec {
+        arch: DenoiserArch::Ddpmpp,
+        precond: Precond::Edm,
+        resolution: 32,
+        classes: 10,
+        channels: 128,
+        channel_mult: vec![2, 2, 2],
+        blocks: 4,
+        attention: vec![16],
+        augment_dim: 9,
+    };
+    let network = DenoiserNet::new(&spec, 0, Device::Cpu).expect("EDM's own sizes");
+    let x = formula::images(&[2, 3, 32, 32], -1.0, 1.0, Device::Cpu);
+    let sigma = Tensor::from_slice(&[1f32]);
+    let mut group = criterion.benchmark_group("ddpmpp-cifar10/2");
+    group.sample_size(10);
+    group.bench_function("denoise", |bencher| {
+        let _guard = tch::no_grad_guard();
+        bencher.iter(|| black_box(network.denoise(&x, &sigma, None)));
+    });
+}
+
+criterion_group!(benches, classifiers, denoisers);
+criterion_main!(benches);

@@ -1,0 +1,32 @@
+//! `gauntlet convert`: any file of weights as safetensors that need nothing else to load.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use crate::{error::Result, net::load};
+
+/// Rewrites a torch checkpoint or EDM pickle as safetensors, with its architecture inside.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Torch checkpoint, EDM pickle or safetensors file.
+    file: PathBuf,
+    /// Where the safetensors file goes.
+    out: PathBuf,
+    /// Architecture, where names and shapes in the file do not tell it (`wrn-28-10`).
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Data set whose head and normalisation the network has, where the file does not say.
+    #[arg(long, value_name = "NAME", default_value = "cifar10")]
+    dataset: String,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the file is bad, holds no known network, or the result cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let what = load::convert(&args.file, &args.out, args.arch.as_deref(), &args.dataset)?;
+    println!("{}: {what}", args.out.display());
+    Ok(())
+}

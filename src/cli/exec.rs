@@ -1,0 +1,66 @@
+//! `gauntlet exec`: one job of a store.
+
+use std::path::PathBuf;
+
+use crate::{
+    device,
+    digest::JobId,
+    error::Result,
+    run::{exec, signals, stages::Real, wire::Pipe},
+    store::Store,
+};
+
+/// Runs one job that a suite has put into a store; what every engine calls.
+///
+/// A job that is done ends at once, a job that another process runs is waited for, and an
+/// interrupted job goes on where it was: retries are always harmless. Progress goes to standard
+/// output as one JSON object on each line.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gauntlet plan suite.yaml --json | jq -r '.jobs[] | select(.cached | not) | .id'
+  gauntlet exec --job 0d5c2f7ab1904c1ce6b4a1d0aa7b2c3d --store .gauntlet --device cuda:0
+
+Exit codes: 0 done, 1 the stage failed, 2 bad input, 3 the system refused, 130 stopped and saved.")]
+pub struct Args {
+    /// The job's id, 32 digits.
+    #[arg(long)]
+    job: JobId,
+    /// The store that knows the job.
+    #[arg(long, default_value = ".gauntlet", env = "GAUNTLET_STORE")]
+    store: PathBuf,
+    /// cpu, cuda, cuda:N, or auto.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads of libtorch; all cores if not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Save and stop when standard input ends: a parent process holds it.
+    #[arg(long, hide = true)]
+    attached: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever keeps the job from its result.
+pub fn run(args: &Args) -> Result<()> {
+    let stops = signals::count()?;
+    if args.attached {
+        signals::count_end_of_input(stops.clone());
+    }
+    device::load_cuda();
+    let threads = args.threads.unwrap_or_else(device::cores);
+    device::set_threads(threads);
+    let place = device::choose(&args.device)?;
+    let name = match place {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    };
+    let machine = exec::Machine { device: place, name, threads };
+    let pipe = Pipe::new(stops);
+    let store = Store::open(&args.store)?;
+    let ran = exec::run(&store, &args.job, &machine, &Real, &pipe)?;
+    pipe.done(ran);
+    Ok(())
+}

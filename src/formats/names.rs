@@ -1,0 +1,93 @@
+//! The names that a pickle may ask for, by kind of file: closed lists. Everything else is refused,
+//! and even these are never called.
+
+/// Harmless names of Python itself.
+pub const BASIC: &[&str] = &[
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "builtins.dict",
+    "builtins.int",
+    "builtins.list",
+    "builtins.float",
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.bytearray",
+    "builtins.complex",
+    "__builtin__.set",
+    "__builtin__.frozenset",
+    "__builtin__.bytearray",
+    "__builtin__.list",
+    "__builtin__.dict",
+    "_codecs.encode",
+];
+
+/// Names in pickled numpy arrays, of old and new numpy.
+pub const NUMPY: &[&str] = &[
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",
+    "numpy._core.numeric._frombuffer",
+    "_codecs.encode",
+];
+
+/// Names in torch checkpoints.
+pub const TORCH: &[&str] = &[
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_tensor_v3",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch.nn.parameter.Parameter",
+    "torch.Size",
+    "torch.device",
+    "torch.FloatStorage",
+    "torch.DoubleStorage",
+    "torch.HalfStorage",
+    "torch.BFloat16Storage",
+    "torch.LongStorage",
+    "torch.IntStorage",
+    "torch.ShortStorage",
+    "torch.CharStorage",
+    "torch.ByteStorage",
+    "torch.BoolStorage",
+    "torch.cuda.FloatStorage",
+    "torch.cuda.DoubleStorage",
+    "torch.cuda.HalfStorage",
+    "torch.cuda.LongStorage",
+    "torch.cuda.IntStorage",
+    "torch.cuda.ByteStorage",
+    "torch.UntypedStorage",
+    "torch.storage.UntypedStorage",
+    "torch.float32",
+    "torch.float64",
+    "torch.float16",
+    "torch.bfloat16",
+    "torch.int64",
+    "torch.int32",
+    "torch.int16",
+    "torch.int8",
+    "torch.uint8",
+    "torch.uint16",
+    "torch.uint32",
+    "torch.uint64",
+    "torch.bool",
+];
+
+/// Further names in the network pickles of EDM and its relatives.
+pub const EDM: &[&str] = &[
+    "torch_utils.persistence._reconstruct_persistent_obj",
+    "torch.storage._load_from_bytes",
+    "torch.nn.modules.container.ModuleDict",
+    "torch.nn.modules.container.ModuleList",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.container.ParameterList",
+    "torch.nn.modules.container.ParameterDict",
+    "dnnlib.util.EasyDict",
+    "training.dataset.ImageFolderDataset",
+];

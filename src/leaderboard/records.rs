@@ -1,0 +1,289 @@
+//! Per-example records: what happened to each image, as parquet.
+
+use std::{fs::File, path::Path};
+
+use polars::prelude::*;
+use polars_io::{SerReader, parquet::read::ParquetReader};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    atomic,
+    frame::{parquet, refused},
+};
+use crate::{
+    error::{AtPath, Error, Result},
+    evaluate::Record,
+    units::Tally,
+};
+
+/// What an evaluation found out about one example.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExampleRecord {
+    /// Place in the evaluated data, from 0.
+    pub index: u64,
+    /// Hash of the image's bytes, so that two runs can prove that they saw the same image.
+    pub image_hash: String,
+    /// The right class.
+    pub label: i64,
+    /// The predicted class without an attack.
+    pub clean_prediction: i64,
+    /// Logit of the right class minus the largest other, without an attack.
+    pub clean_margin: f64,
+    /// The first attack that broke it; `None` if it was wrong already or withstood all.
+    pub broken_by: Option<String>,
+    /// Restart in which it broke.
+    pub restart: Option<u64>,
+    /// Target class of the breaking attack, where it has one.
+    pub target: Option<i64>,
+    /// Iteration at which it broke.
+    pub iteration: Option<u64>,
+    /// Length of the perturbation in the threat model's norm.
+    pub norm: Option<f64>,
+    /// The margin of the adversarial example; negative when broken.
+    pub adversarial_margin: Option<f64>,
+    /// Forward passes spent on it.
+    pub forwards: u64,
+    /// Backward passes spent on it.
+    pub backwards: u64,
+}
+
+impl From<&Record> for ExampleRecord {
+    fn from(record: &Record) -> Self {
+        Self {
+            index: record.index,
+            image_hash: record.image_hash.clone(),
+            label: record.label,
+            clean_prediction: record.clean_prediction,
+            clean_margin: record.clean_margin,
+            broken_by: record.broken_by.clone(),
+            restart: record.restart,
+            target: record.target,
+            iteration: record.iteration,
+            norm: record.norm,
+            adversarial_margin: record.adversarial_margin,
+            forwards: record.forwards,
+            backwards: record.backwards,
+        }
+    }
+}
+
+impl ExampleRecord {
+    /// Right without an attack.
+    pub fn clean(&self) -> bool {
+        self.clean_prediction == self.label
+    }
+
+    /// Right under every attack.
+    pub fn robust(&self) -> bool {
+        self.clean() && self.broken_by.is_none()
+    }
+}
+
+/// Writes `records` to `path`, whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
+    macro_rules! column {
+        ($name:literal, $field:ident) => {
+            Column::new($name.into(), records.iter().map(|r| r.$field.clone()).collect::<Vec<_>>())
+        };
+    }
+    let columns = vec![
+        column!("index", index),
+        column!("image_hash", image_hash),
+        column!("label", label),
+        column!("clean_prediction", clean_prediction),
+        column!("clean_margin", clean_margin),
+        column!("broken_by", broken_by),
+        column!("restart", restart),
+        column!("target", target),
+        column!("iteration", iteration),
+        column!("norm", norm),
+        column!("adversarial_margin", adversarial_margin),
+        column!("forwards", forwards),
+        column!("backwards", backwards),
+    ];
+    let mut frame = DataFrame::new(records.len(), columns).map_err(refused)?;
+    atomic::write(path, &parquet(&mut frame)?)
+}
+
+/// Reads what [`write_parquet`] wrote.
+///
+/// # Errors
+/// If the file is missing, is not parquet, or lacks a column; the message names which.
+pub fn read_parquet(path: &Path) -> Result<Vec<ExampleRecord>> {
+    let frame = read(path, None)?;
+    let wrong =
+        |error: PolarsError| Error::in_file(path, format!("not per-example records: {error}"));
+    macro_rules! column {
+        ($name:literal, $kind:ident) => {
+            frame.column($name).and_then(|column| column.$kind()).map_err(wrong)?
+        };
+    }
+    let (index, image_hash) = (column!("index", u64), column!("image_hash", str));
+    let (label, prediction) = (column!("label", i64), column!("clean_prediction", i64));
+    let (clean_margin, broken_by) = (column!("clean_margin", f64), column!("broken_by", str));
+    let (restart, target) = (column!("restart", u64), column!("target", i64));
+    let (iteration, norm) = (column!("iteration", u64), column!("norm", f64));
+    let adversarial_margin = column!("adversarial_margin", f64);
+    let (forwards, backwards) = (column!("forwards", u64), column!("backwards", u64));
+    let hole = |at: usize| Error::in_file(path, format!("record {at} lacks a value that it needs"));
+    (0..frame.height())
+        .map(|at| {
+            Ok(ExampleRecord {
+                index: index.get(at).ok_or_else(|| hole(at))?,
+                image_hash: image_hash.get(at).ok_or_else(|| hole(at))?.to_owned(),
+                label: label.get(at).ok_or_else(|| hole(at))?,
+                clean_prediction: prediction.get(at).ok_or_else(|| hole(at))?,
+                clean_margin: clean_margin.get(at).ok_or_else(|| hole(at))?,
+                broken_by: broken_by.get(at).map(str::to_owned),
+                restart: restart.get(at),
+                target: target.get(at),
+                iteration: iteration.get(at),
+                norm: norm.get(at),
+                adversarial_margin: adversarial_margin.get(at),
+                forwards: forwards.get(at).ok_or_else(|| hole(at))?,
+                backwards: backwards.get(at).ok_or_else(|| hole(at))?,
+            })
+        })
+        .collect()
+}
+
+/// The counts behind a table row, from records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Right without an attack.
+    pub clean: Tally,
+    /// Right under every attack.
+    pub robust: Tally,
+    /// How many each attack broke first, most first.
+    pub broken_by: Vec<(String, u64)>,
+    /// Forward passes of all examples.
+    pub forwards: u64,
+    /// Backward passes of all examples.
+    pub backwards: u64,
+}
+
+/// Aggregates a file of records without building a struct per example.
+///
+/// # Errors
+/// If the file is missing, is not parquet, or lacks a column.
+pub fn summarise(path: &Path) -> Result<Summary> {
+    let columns = ["label", "clean_prediction", "broken_by", "forwards", "backwards"];
+    let frame = read(path, Some(columns.map(str::to_owned).to_vec()))?;
+    let grouped = frame
+        .lazy()
+        .with_column(col("label").eq(col("clean_prediction")).alias("clean"))
+        .group_by([col("clean"), col("broken_by")])
+        .agg([
+            len().cast(DataType::UInt64).alias("n"),
+            col("forwards").sum(),
+            col("backwards").sum(),
+        ])
+        .sort(
+            ["n", "broken_by"],
+            SortMultipleOptions::default().with_order_descending_multi([true, false]),
+        )
+        .collect()
+        .map_err(|error| Error::in_file(path, format!("not per-example records: {error}")))?;
+    summary(&grouped).map_err(refused)
+}
+
+fn summary(grouped: &DataFrame) -> PolarsResult<Summary> {
+    let (clean, broken) = (grouped.column("clean")?.bool()?, grouped.column("broken_by")?.str()?);
+    let counts = grouped.column("n")?.u64()?;
+    let total = counts.sum().unwrap_or(0);
+    let mut found = Summary {
+        clean: Tally { correct: 0, total },
+        robust: Tally { correct: 0, total },
+        broken_by: Vec::new(),
+        forwards: grouped.column("forwards")?.u64()?.sum().unwrap_or(0),
+        backwards: grouped.column("backwards")?.u64()?.sum().unwrap_or(0),
+    };
+    for at in 0..grouped.height() {
+        let count = counts.get(at).unwrap_or(0);
+        if clean.get(at) != Some(true) {
+            continue;
+        }
+        found.clean.correct += count;
+        match broken.get(at) {
+            Some(attack) => found.broken_by.push((attack.to_owned(), count)),
+            None => found.robust.correct += count,
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame> {
+    let file = File::open(path).at(path)?;
+    ParquetReader::new(file)
+        .with_columns(columns)
+        .finish()
+        .map_err(|error| Error::in_file(path, format!("cannot be read as parquet: {error}")))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Record `index` with the given fate.
+    pub(crate) fn sample(index: u64, clean: bool, broken_by: Option<&str>) -> ExampleRecord {
+        ExampleRecord {
+            index,
+            image_hash: format!("{index:032x}"),
+            label: 3,
+            clean_prediction: if clean { 3 } else { 5 },
+            clean_margin: if clean { 0.25 } else { -0.5 },
+            broken_by: broken_by.map(str::to_owned),
+            restart: broken_by.map(|_| 0),
+            target: broken_by.filter(|name| name.ends_with("-t")).map(|_| 7),
+            iteration: broken_by.map(|_| 11),
+            norm: broken_by.map(|_| 8.0 / 255.0),
+            adversarial_margin: broken_by.map(|_| -0.125),
+            forwards: 100 + index,
+            backwards: 100,
+        }
+    }
+
+    #[test]
+    fn records_survive_and_aggregate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.parquet");
+        let records = vec![
+            sample(0, true, None),
+            sample(1, true, Some("apgd-ce")),
+            sample(2, true, Some("apgd-t")),
+            sample(3, false, None),
+            sample(4, true, Some("apgd-ce")),
+        ];
+        write_parquet(&path, &records).unwrap();
+        assert_eq!(read_parquet(&path).unwrap(), records);
+        let summary = summarise(&path).unwrap();
+        assert_eq!(summary.clean, Tally { correct: 4, total: 5 });
+        assert_eq!(summary.robust, Tally { correct: 1, total: 5 });
+        assert_eq!(summary.broken_by, [("apgd-ce".to_owned(), 2), ("apgd-t".to_owned(), 1)]);
+        assert_eq!((summary.forwards, summary.backwards), (510, 500));
+        write_parquet(&path, &[]).unwrap();
+        assert_eq!(read_parquet(&path).unwrap(), []);
+        assert_eq!(summarise(&path).unwrap().clean, Tally { correct: 0, total: 0 });
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.parquet");
+        assert!(read_parquet(&path).unwrap_err().to_string().contains("records.parquet"));
+        std::fs::write(&path, b"PAR1 not at all PAR1").unwrap();
+        assert!(read_parquet(&path).unwrap_err().to_string().contains("parquet"));
+        let other = folder.path().join("rows.parquet");
+        crate::leaderboard::frame::write_parquet(&other, &[]).unwrap();
+        assert!(read_parquet(&other).unwrap_err().to_string().contains("index"));
+        assert!(summarise(&other).is_err());
+        // A file cut short.
+        write_parquet(&path, &[sample(0, true, None)]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(read_parquet(&path).is_err());
+    }
+}

@@ -1,0 +1,409 @@
+//! Cells to jobs: what each cell needs, shared wherever two cells need the same.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use serde_json::json;
+
+use crate::{
+    data::spec::{Source, Split},
+    diffusion::spec::GenerateSpec,
+    digest::JobId,
+    error::Result,
+    plan::{
+        Cell, CellEvaluation, CellValue, Estimate, ImportSpec, Input, Job, Plan, PlanAxis, Role,
+        Stage, Survey, Surveyor, Work,
+        checks::{blame, combinations, images, training},
+        cost, specs,
+    },
+    suite::{
+        Suite,
+        axes::Draft,
+        problem::{self, Problem},
+        settings::Settings,
+        table::FIELDS,
+    },
+    threat::ThreatModel,
+    train::spec::{Loss, TrainSpec},
+};
+
+/// Resolves every cell of `suite` into jobs. `roots` are searched for data sets before the suite's
+/// own folder and the usual places.
+///
+/// # Errors
+/// Everything that is wrong with any cell, at its place in the suite.
+pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Result<Plan> {
+    let mut graph = Graph::new(suite, roots, surveyor);
+    let drafts = suite.axes.cells();
+    let needs: Vec<Option<Need>> = drafts.iter().map(|draft| graph.need(draft)).collect();
+    if !graph.problems.is_empty() {
+        return Err(problem::error(&suite.file, graph.problems));
+    }
+    for need in needs.iter().flatten() {
+        graph.remember_count(need);
+    }
+    let cells = drafts.iter().zip(needs.into_iter().flatten()).enumerate();
+    let cells = cells.map(|(index, (draft, need))| graph.cell(index, draft, &need)).collect();
+    Ok(Plan {
+        suite: suite.name.clone(),
+        description: suite.description.clone(),
+        axes: axes(suite),
+        cells,
+        jobs: graph.jobs,
+        report: suite.report.clone(),
+        reference: suite.reference.clone(),
+    })
+}
+
+fn axes(suite: &Suite) -> Vec<PlanAxis> {
+    let axis = |axis: &crate::suite::axes::Axis| PlanAxis {
+        path: FIELDS[axis.field].path.to_owned(),
+        labels: axis.points.iter().map(|point| point.label.clone()).collect(),
+    };
+    suite.axes.fields().map(axis).collect()
+}
+
+/// A cell's settings with what planning found out about them.
+struct Need {
+    settings: Settings,
+    roots: Vec<PathBuf>,
+    train: (Source, Survey),
+    test: (Source, Survey),
+    /// Threat models of the evaluations by name.
+    evaluations: Vec<(String, ThreatModel)>,
+    generated: Option<Generated>,
+    spec: TrainSpec,
+}
+
+/// Where generated images come from.
+struct Generated {
+    /// The denoiser's or the imported set's own work.
+    origin: Work,
+    /// The whole set, where it is sampled.
+    spec: Option<GenerateSpec>,
+    /// Identity of the set, whatever part of it is used.
+    identity: JobId,
+    count: u64,
+}
+
+struct Graph<'a> {
+    suite: &'a Suite,
+    roots: &'a [PathBuf],
+    surveyor: &'a dyn Surveyor,
+    surveys: HashMap<String, std::result::Result<Survey, String>>,
+    hashes: HashMap<PathBuf, std::result::Result<String, String>>,
+    /// The largest part of each generated set that any cell uses.
+    largest: HashMap<JobId, u64>,
+    jobs: Vec<Job>,
+    by_id: HashMap<JobId, usize>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(suite: &'a Suite, roots: &'a [PathBuf], surveyor: &'a dyn Surveyor) -> Self {
+        Self {
+            suite,
+            roots,
+            surveyor,
+            surveys: HashMap::new(),
+            hashes: HashMap::new(),
+            largest: HashMap::new(),
+            jobs: Vec::new(),
+            by_id: HashMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn need(&mut self, draft: &Draft) -> Option<Need> {
+        let settings = Settings::layered(&self.suite.base, &draft.given);
+        let found = combinations(&settings);
+        if !found.is_empty() {
+            self.problems.extend(found);
+            return None;
+        }
+        let mut roots = self.roots.to_vec();
+        if let Some(dir) = settings.text("data.dir") {
+            roots.insert(0, absolute(&self.suite.folder.join(dir)));
+        }
+        let train = self.survey(&settings, Split::Train, &roots);
+        let test = self.survey(&settings, Split::Test, &roots);
+        let (threat, evaluations) = self.threats(&settings)?;
+        let (train, test) = (train?, test?);
+        self.problems.extend(images(&settings, train.1.images));
+        let spec = specs::train(&settings, train.0.clone(), train.1.classes, threat);
+        self.problems.extend(training(&settings, &spec));
+        let generated = match settings.count("generated.count") {
+            0 => None,
+            count => Some(self.generated(&settings, &train, count)?),
+        };
+        Some(Need { settings, roots, train, test, evaluations, generated, spec })
+    }
+
+    fn survey(
+        &mut self,
+        settings: &Settings,
+        split: Split,
+        roots: &[PathBuf],
+    ) -> Option<(Source, Survey)> {
+        let mut source = specs::source(settings, split);
+        let key = format!("{source:?}{roots:?}");
+        let surveyor = self.surveyor;
+        let survey = self
+            .surveys
+            .entry(key)
+            .or_insert_with(|| surveyor.survey(&source, roots).map_err(|error| error.to_string()));
+        match survey {
+            Ok(survey) => {
+                source.fingerprint.clone_from(&survey.fingerprint);
+                // "All" and the number that this is are the same images.
+                source.count = Some(survey.images);
+                Some((source, survey.clone()))
+            }
+            Err(message) => {
+                let problem = blame(settings, "data.name", message.clone());
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// The threat model of training and those of the evaluations, with their names.
+    fn threats(
+        &mut self,
+        settings: &Settings,
+    ) -> Option<(Option<ThreatModel>, Vec<(String, ThreatModel)>)> {
+        let training = self.training_threat(settings);
+        let named = |name: &String| Some((name.clone(), self.suite.threat(name)?));
+        let evaluations: Vec<(String, ThreatModel)> =
+            match (settings.texts("evaluate.threats"), settings.text("evaluate.threat")) {
+                (Some(names), _) => names.iter().filter_map(named).collect(),
+                (None, Some(name)) => named(&name.to_owned()).into_iter().collect(),
+                (None, None) => training.clone().into_iter().collect(),
+            };
+        let trains = settings.choice::<Loss>("train.loss") != Loss::Standard;
+        if evaluations.is_empty() || (trains && training.is_none()) {
+            let choices: Vec<_> =
+                self.suite.threats.iter().map(|threat| threat.name.as_str()).collect();
+            let message = match choices.is_empty() {
+                true => "no threat model: name one in `threats:`, like \
+                         `threats: {linf: {norm: linf, epsilon: 8/255}}`"
+                    .to_owned(),
+                false => format!("which threat model? expected one of {}", choices.join(", ")),
+            };
+            self.problems.push(blame(settings, "threat", message));
+            return None;
+        }
+        Some((training.map(|(_, model)| model), evaluations))
+    }
+
+    fn training_threat(&self, settings: &Settings) -> Option<(String, ThreatModel)> {
+        let named = match (settings.text("threat"), self.suite.threats.as_slice()) {
+            (Some(name), _) => Some((name.to_owned(), self.suite.threat(name)?)),
+            (None, [only]) => Some((only.name.clone(), only.model)),
+            (None, _) => None,
+        };
+        let norm = settings.text("threat.norm").map(|_| settings.choice("threat.norm"));
+        let epsilon = settings.epsilon("threat.epsilon");
+        if norm.is_none() && epsilon.is_none() {
+            return named;
+        }
+        let model = ThreatModel {
+            norm: norm.or(named.as_ref().map(|(_, model)| model.norm))?,
+            epsilon: epsilon.or(named.map(|(_, model)| model.epsilon))?,
+        };
+        Some((model.to_string(), model))
+    }
+
+    fn generated(
+        &mut self,
+        settings: &Settings,
+        train: &(Source, Survey),
+        count: u64,
+    ) -> Option<Generated> {
+        if settings.text("generated.file").is_some() {
+            let origin = self.import(settings, "generated.file", "images.npz")?;
+            return Some(Generated {
+                identity: identity(&origin, json!([])),
+                origin,
+                spec: None,
+                count,
+            });
+        }
+        let classes = train.1.classes;
+        let origin = match settings.text("denoiser.file") {
+            Some(file) => {
+                let extension = std::path::Path::new(file).extension();
+                let extension = extension.and_then(|text| text.to_str()).unwrap_or("safetensors");
+                self.import(settings, "denoiser.file", &format!("denoiser.{extension}"))?
+            }
+            None => Work::Fit(specs::fit(settings, train.0.clone(), classes)),
+        };
+        let spec = specs::generate(settings, classes);
+        let whole = GenerateSpec { start: 0, count: 0, batch: 0, ..spec.clone() };
+        let inputs = json!([identity(&origin, json!([]))]);
+        let identity = identity(&Work::Generate(whole), inputs);
+        Some(Generated { origin, spec: Some(spec), identity, count })
+    }
+
+    fn import(&mut self, settings: &Settings, path: &str, name: &str) -> Option<Work> {
+        let file = absolute(&self.suite.folder.join(settings.text(path)?));
+        let surveyor = self.surveyor;
+        let hash = self
+            .hashes
+            .entry(file.clone())
+            .or_insert_with(|| surveyor.hash(&file).map_err(|error| error.to_string()));
+        match hash {
+            Ok(hash) => Some(Work::Import(ImportSpec {
+                blake3: hash.clone(),
+                path: file,
+                name: name.to_owned(),
+            })),
+            Err(message) => {
+                let problem = blame(settings, path, message.clone());
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    fn remember_count(&mut self, need: &Need) {
+        if let Some(generated) = &need.generated {
+            let largest = self.largest.entry(generated.identity.clone()).or_default();
+            *largest = generated.count.max(*largest);
+        }
+    }
+
+    fn cell(&mut self, index: usize, draft: &Draft, need: &Need) -> Cell {
+        let (mut denoiser, mut shards) = (None, Vec::new());
+        let mut train_identity = json!(null);
+        if let Some(generated) = &need.generated {
+            (denoiser, shards) = self.generated_jobs(index, need, generated);
+            train_identity = json!({ "set": generated.identity, "count": generated.count });
+        }
+        let survey = &need.train.1;
+        let spec = need.spec.clone();
+        let estimate = Estimate::train(&spec, survey.images);
+        let network = spec.network.clone();
+        let work = Work::Train(spec);
+        let inputs =
+            shards.iter().map(|id| Input { role: Role::Generated, id: id.clone() }).collect();
+        let id = identity(&work, train_identity);
+        let train = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
+        let evaluation = |(name, threat): &(String, ThreatModel)| {
+            let spec = specs::evaluate(&need.settings, need.test.0.clone(), *threat);
+            let estimate = Estimate::evaluate(&spec, &network, need.test.1.images);
+            let work = Work::Evaluate(spec);
+            let inputs = vec![Input { role: Role::Classifier, id: train.clone() }];
+            let id = identity(&work, json!([train]));
+            let job = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
+            CellEvaluation { name: name.clone(), threat: *threat, job }
+        };
+        let evaluations = need.evaluations.iter().map(evaluation).collect();
+        let values = values(self.suite, draft, &need.settings);
+        Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
+    }
+
+    /// The denoiser's job and those of the shards that hold the first `count` images.
+    fn generated_jobs(
+        &mut self,
+        index: usize,
+        need: &Need,
+        generated: &Generated,
+    ) -> (Option<JobId>, Vec<JobId>) {
+        let origin = generated.origin.clone();
+        let (estimate, macs) = match &origin {
+            Work::Fit(spec) => (Estimate::fit(spec), cost::denoiser_macs(&spec.network)),
+            // An imported denoiser is taken for one of the published size.
+            _ => (Estimate::import(), 21.2e9),
+        };
+        let id = identity(&origin, json!([]));
+        let source = self.add(index, need, blank(id, origin, estimate));
+        let Some(whole) = &generated.spec else { return (None, vec![source]) };
+        let largest = self.largest[&generated.identity];
+        let size = need.settings.count("generated.shard");
+        let mut shards = Vec::new();
+        for start in (0..generated.count).step_by(size as usize) {
+            let count = size.min(largest - start);
+            let spec = GenerateSpec { start, count, ..whole.clone() };
+            let estimate = Estimate::generate(&spec, macs, need.train.0.resolution);
+            let work = Work::Generate(spec);
+            let inputs = vec![Input { role: Role::Denoiser, id: source.clone() }];
+            let id = identity(&work, json!([source]));
+            shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
+        }
+        (Some(source), shards)
+    }
+
+    /// Adds `job` unless it is there, and notes that the cell at `index` needs it.
+    fn add(&mut self, index: usize, need: &Need, mut job: Job) -> JobId {
+        let id = job.id.clone();
+        let position = *self.by_id.entry(id.clone()).or_insert_with(|| {
+            job.roots.clone_from(&need.roots);
+            self.jobs.push(job);
+            self.jobs.len() - 1
+        });
+        let cells = &mut self.jobs[position].cells;
+        if cells.last() != Some(&index) {
+            cells.push(index);
+        }
+        id
+    }
+}
+
+fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
+    let stage = work.stage();
+    Job { id, stage, work, inputs: Vec::new(), roots: Vec::new(), cells: Vec::new(), estimate }
+}
+
+/// The id of `work` on `inputs`. What cannot change a result stays out: where a file lies, how many
+/// images are sampled or (strictly) attacked at once.
+fn identity(work: &Work, inputs: serde_json::Value) -> JobId {
+    let stage: Stage = work.stage();
+    let spec = match work {
+        Work::Import(spec) => json!({ "blake3": spec.blake3, "name": spec.name }),
+        Work::Fit(spec) => json!(spec),
+        Work::Generate(spec) => json!(GenerateSpec { batch: 0, ..spec.clone() }),
+        Work::Train(spec) => json!(spec),
+        Work::Evaluate(spec) => match spec.mode {
+            crate::evaluate::spec::EvalMode::Strict => {
+                json!(crate::evaluate::spec::EvaluateSpec { batch: 0, ..spec.clone() })
+            }
+            crate::evaluate::spec::EvalMode::Reference => json!(spec),
+        },
+    };
+    let content = json!({
+        "stage": stage.name(), "revision": stage.revision(), "spec": spec, "inputs": inputs,
+    });
+    JobId::of(&content)
+}
+
+/// The cell's value on every axis, then what an extra cell says beyond the axes.
+fn values(suite: &Suite, draft: &Draft, settings: &Settings) -> Vec<CellValue> {
+    let axes = suite.axes.fields().map(|axis| axis.field);
+    let extra = draft.given.iter().map(|given| given.field);
+    let mut fields: Vec<usize> = axes.collect();
+    for field in extra {
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    let value = |field: usize| {
+        let setting = &settings.at(field).value;
+        // The axis knows how people call the value, in extra cells too.
+        let point = suite
+            .axes
+            .fields()
+            .find(|axis| axis.field == field)
+            .and_then(|axis| axis.points.iter().find(|point| point.value == *setting));
+        CellValue {
+            path: FIELDS[field].path.to_owned(),
+            value: serde_json::to_value(setting).unwrap_or_default(),
+            label: point.map_or_else(|| setting.to_string(), |point| point.label.clone()),
+        }
+    };
+    fields.into_iter().map(value).collect()
+}
+
+/// The path from the root, so that a job finds its files from anywhere.
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,246 @@
+//! Settings of a cell as the specs of its stages. Fields that cannot matter are brought to one
+//! form, so that cells which differ only in them share their jobs.
+
+use crate::{
+    data::spec::{Source, Split},
+    diffusion::spec::{FitSpec, GenerateSpec, SamplerSpec},
+    evaluate::spec::{AttackName, AttackSpec, EvaluateSpec},
+    net::spec::{ClassifierSpec, DenoiserSpec},
+    suite::{settings::Settings, value::NamedAttack},
+    threat::ThreatModel,
+    train::spec::{Craft, Loss, Tracked, TrainSpec},
+};
+
+/// Edge length of a data set's images where the suite does not say it.
+pub(super) fn own_resolution(name: &str) -> u64 {
+    match name {
+        "synthetic" => 16,
+        "tiny-imagenet" => 64,
+        _ => 32,
+    }
+}
+
+/// Whether images of that set come in one size only.
+pub(super) fn has_own_resolution(name: &str) -> bool {
+    matches!(name, "cifar10" | "cifar100" | "svhn" | "tiny-imagenet")
+}
+
+/// The images of `split`, not yet looked at.
+pub(super) fn source(settings: &Settings, split: Split) -> Source {
+    let part = match split {
+        Split::Train => "train",
+        Split::Test => "test",
+    };
+    let name = settings.text("data.name").unwrap_or_default().to_owned();
+    let resolution = settings.optional_count("data.resolution");
+    Source {
+        split,
+        skip: settings.count(&format!("data.{part}.skip")),
+        count: settings.optional_count(&format!("data.{part}.count")),
+        resolution: resolution.unwrap_or_else(|| own_resolution(&name)),
+        name,
+        fingerprint: String::new(),
+    }
+}
+
+/// The denoiser's training.
+pub(super) fn fit(settings: &Settings, data: Source, classes: i64) -> FitSpec {
+    let augment = settings.real("denoiser.augment");
+    let network = DenoiserSpec {
+        arch: settings.choice("denoiser.arch"),
+        precond: settings.choice("denoiser.precond"),
+        resolution: data.resolution as i64,
+        classes: if settings.flag("denoiser.conditional") { classes } else { 0 },
+        channels: settings.count("denoiser.channels") as i64,
+        channel_mult: settings.counts("denoiser.channel_mult"),
+        blocks: settings.count("denoiser.blocks") as i64,
+        attention: settings.counts("denoiser.attention"),
+        augment_dim: if augment > 0.0 { 9 } else { 0 },
+    };
+    FitSpec {
+        data,
+        network,
+        images: settings.count("denoiser.images"),
+        batch: settings.count("denoiser.batch"),
+        learning_rate: settings.real("denoiser.learning_rate"),
+        ramp: settings.count("denoiser.ramp"),
+        ema_half_life: settings.count("denoiser.ema_half_life"),
+        ema_ramp: settings.real("denoiser.ema_ramp"),
+        dropout: settings.real("denoiser.dropout"),
+        p_mean: settings.real("denoiser.p_mean"),
+        p_std: settings.real("denoiser.p_std"),
+        augment,
+        flip: settings.flag("denoiser.flip"),
+        seed: settings.count("denoiser.seed"),
+    }
+}
+
+/// The whole generated set from image 0; shards are cut from it later.
+pub(super) fn generate(settings: &Settings, classes: i64) -> GenerateSpec {
+    let churn = settings.real("sampler.churn");
+    // Without churn no noise is added, whatever its bounds.
+    let churns = churn > 0.0;
+    let sampler = SamplerSpec {
+        solver: settings.choice("sampler.solver"),
+        steps: settings.count("sampler.steps"),
+        sigma_min: settings.real("sampler.sigma_min"),
+        sigma_max: settings.real("sampler.sigma_max"),
+        rho: settings.real("sampler.rho"),
+        churn,
+        churn_min: if churns { settings.real("sampler.churn_min") } else { 0.0 },
+        churn_max: settings.optional_real("sampler.churn_max").filter(|_| churns),
+        churn_noise: if churns { settings.real("sampler.churn_noise") } else { 1.0 },
+    };
+    GenerateSpec {
+        sampler,
+        seed: settings.count("generated.seed"),
+        classes,
+        start: 0,
+        count: settings.count("generated.count"),
+        batch: settings.count("generated.batch"),
+    }
+}
+
+/// The share of generated images in a batch: the paper's rule, unless the suite says otherwise.
+fn generated_fraction(settings: &Settings, count: u64) -> f64 {
+    let rule = if count > 1_000_000 { 0.8 } else { 0.7 };
+    match count {
+        0 => 0.0,
+        _ => settings.optional_real("generated.fraction").unwrap_or(rule),
+    }
+}
+
+/// The classifier's training.
+pub(super) fn train(
+    settings: &Settings,
+    data: Source,
+    classes: i64,
+    threat: Option<ThreatModel>,
+) -> TrainSpec {
+    let generated = settings.count("generated.count");
+    let loss: Loss = settings.choice("train.loss");
+    let crafts = loss != Loss::Standard;
+    let weighs = crafts && loss != Loss::PgdAt;
+    let validation = settings.count("train.validation");
+    let attacked = crafts && validation > 0;
+    let network = ClassifierSpec {
+        arch: settings.text("train.arch").unwrap_or_default().to_owned(),
+        dataset: data.name.clone(),
+        classes,
+    };
+    TrainSpec {
+        data,
+        network,
+        threat: threat.filter(|_| crafts),
+        generated,
+        generated_fraction: generated_fraction(settings, generated),
+        loss,
+        beta: if weighs { settings.real("train.beta") } else { 0.0 },
+        label_smoothing: settings.real("train.label_smoothing"),
+        smooth: settings.choice("train.smooth"),
+        cutmix: settings.flag("train.cutmix"),
+        consistency: settings.real("train.consistency"),
+        score_clip: if loss == Loss::Score { settings.real("train.score_clip") } else { 0.0 },
+        keep_clean: loss == Loss::PgdAt && settings.flag("train.keep_clean"),
+        craft: if weighs { settings.choice("train.craft") } else { Craft::Steps },
+        attack_steps: if crafts { settings.count("train.attack_steps") } else { 0 },
+        attack_step_size: settings.optional_real("train.attack_step_size").filter(|_| crafts),
+        epochs: settings.count("train.epochs"),
+        batch: settings.count("train.batch"),
+        learning_rate: settings.real("train.learning_rate"),
+        schedule: settings.choice("train.schedule"),
+        warmup_epochs: settings.count("train.warmup_epochs"),
+        weight_decay: settings.real("train.weight_decay"),
+        momentum: settings.real("train.momentum"),
+        nesterov: settings.flag("train.nesterov"),
+        clip: settings.optional_real("train.clip"),
+        tau: settings.real("train.tau"),
+        average_warmup: settings.real("train.average_warmup"),
+        batch_norm_momentum: settings.real("train.batch_norm_momentum"),
+        tracked: if weighs { settings.choice("train.tracked") } else { Tracked::Both },
+        virtual_batch: settings.optional_count("train.virtual_batch"),
+        augment: settings.choice("train.augment"),
+        validation,
+        validate_every: if validation > 0 { settings.count("train.validate_every") } else { 1 },
+        validation_steps: if attacked { settings.count("train.validation_steps") } else { 0 },
+        validation_step_size: settings
+            .optional_real("train.validation_step_size")
+            .filter(|_| attacked),
+        seed: settings.count("train.seed"),
+    }
+}
+
+/// The classifier's evaluation under `threat`.
+pub(super) fn evaluate(settings: &Settings, data: Source, threat: ThreatModel) -> EvaluateSpec {
+    let named = settings.text("evaluate.suite").unwrap_or("standard");
+    let standard = cascade(named);
+    let attacks: Vec<AttackSpec> = match settings.attacks("evaluate.attacks") {
+        Some(attacks) => attacks.iter().map(|attack| own_attack(settings, attack)).collect(),
+        None => standard.iter().map(|attack| adjusted(settings, attack.clone())).collect(),
+    };
+    let suite = if attacks == standard { named } else { "custom" };
+    EvaluateSpec {
+        data,
+        threat,
+        suite: suite.to_owned(),
+        attacks,
+        mode: settings.choice("evaluate.mode"),
+        checkpoint: settings.choice("evaluate.checkpoint"),
+        batch: settings.count("evaluate.batch"),
+        seed: settings.count("evaluate.seed"),
+    }
+}
+
+/// AutoAttack's numbers for one attack (Croce and Hein 2020).
+fn published(name: AttackName) -> AttackSpec {
+    let targeted = matches!(name, AttackName::ApgdT | AttackName::FabT);
+    let steps = if name == AttackName::Square { 5000 } else { 100 };
+    AttackSpec { name, steps, restarts: 1, targets: if targeted { 9 } else { 0 }, eot: 1 }
+}
+
+/// AutoAttack's cascades, in its order.
+fn cascade(suite: &str) -> Vec<AttackSpec> {
+    use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square};
+    let repeated = |name, restarts| AttackSpec { restarts, ..published(name) };
+    match suite {
+        "plus" => vec![
+            repeated(ApgdCe, 5),
+            repeated(ApgdDlr, 5),
+            repeated(Fab, 5),
+            repeated(Square, 1),
+            repeated(ApgdT, 1),
+            repeated(FabT, 1),
+        ],
+        "rand" => [ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..published(name) }).to_vec(),
+        _ => [ApgdCe, ApgdT, FabT, Square].map(published).to_vec(),
+    }
+}
+
+/// `attack` with the numbers that the suite gives for all attacks.
+fn adjusted(settings: &Settings, mut attack: AttackSpec) -> AttackSpec {
+    let steps =
+        if attack.name == AttackName::Square { "evaluate.queries" } else { "evaluate.steps" };
+    if let Some(steps) = settings.optional_count(steps) {
+        attack.steps = steps;
+    }
+    if let Some(restarts) = settings.optional_count("evaluate.restarts") {
+        attack.restarts = restarts;
+    }
+    if let (1.., Some(targets)) = (attack.targets, settings.optional_count("evaluate.targets")) {
+        attack.targets = targets;
+    }
+    attack
+}
+
+/// An attack of `evaluate.attacks`: its own numbers win over those for all attacks.
+fn own_attack(settings: &Settings, named: &NamedAttack) -> AttackSpec {
+    let name = serde_json::from_value(named.name.clone().into()).expect("the table's names");
+    let attack = adjusted(settings, published(name));
+    AttackSpec {
+        name,
+        steps: named.steps.unwrap_or(attack.steps),
+        restarts: named.restarts.unwrap_or(attack.restarts),
+        targets: named.targets.filter(|_| attack.targets > 0).unwrap_or(attack.targets),
+        eot: named.eot.unwrap_or(attack.eot),
+    }
+}

@@ -1,0 +1,276 @@
+//! Sharing, identity, and the table of fields against the stages' specs.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    error::Error,
+    suite::{Suite, settings::Settings, table::FIELDS},
+};
+
+/// Data sets of any size that never touch a disk.
+struct Imagined;
+
+impl Surveyor for Imagined {
+    fn survey(&self, source: &Source, _: &[PathBuf]) -> Result<Survey> {
+        if source.name == "svhn" {
+            return Err(Error::input("no svhn here"));
+        }
+        let images = source.count.unwrap_or(50_000);
+        let fingerprint = format!("{} {:?} {} {images}", source.name, source.split, source.skip);
+        Ok(Survey { fingerprint, classes: 10, images })
+    }
+
+    fn hash(&self, path: &Path) -> Result<String> {
+        Ok(format!("hash of {}", path.file_name().unwrap().display()))
+    }
+}
+
+fn plan_with(text: &str, overrides: &[&str]) -> Result<Plan> {
+    let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
+    resolve(&Suite::parse(text, "s.yaml", Path::new(""), &overrides)?, &[], &Imagined)
+}
+
+fn plan(text: &str) -> Plan {
+    plan_with(text, &[]).unwrap()
+}
+
+fn stages(plan: &Plan, stage: Stage) -> Vec<&Job> {
+    plan.jobs.iter().filter(|job| job.stage == stage).collect()
+}
+
+const HEAD: &str = "\
+suite: t
+data: {name: cifar10, test: {count: 100}}
+threats: {linf: {norm: linf, epsilon: 8/255}, l2: {norm: l2, epsilon: 128/255}}
+";
+
+#[test]
+fn cells_share_what_they_have_in_common() {
+    let plan = plan(&format!(
+        "{HEAD}axes:\n  product:\n    - sampler.steps: [5, 10]\n    - generated.count: [0, 25K, 40K]\n    - threat: [linf, l2]\n"
+    ));
+    assert_eq!(plan.cells.len(), 12);
+    assert_eq!(stages(&plan, Stage::Fit).len(), 1);
+    // Two samplers, four shards each: 25K uses three of those that 40K has.
+    assert_eq!(stages(&plan, Stage::Generate).len(), 8);
+    // Without generated images the sampler cannot matter: one training for each threat model.
+    assert_eq!(stages(&plan, Stage::Train).len(), 2 + 2 * 2 * 2);
+    assert_eq!(stages(&plan, Stage::Evaluate).len(), 10);
+    let mut seen = BTreeSet::new();
+    for job in &plan.jobs {
+        assert!(job.inputs.iter().all(|input| seen.contains(&input.id)), "inputs come first");
+        assert!(seen.insert(job.id.clone()), "no job twice");
+    }
+    let first = stages(&plan, Stage::Generate)[0];
+    let Work::Generate(spec) = &first.work else { panic!() };
+    assert_eq!((spec.start, spec.count), (0, 10_000));
+    assert_eq!(plan.cells[2].generated.len(), 3);
+    assert_eq!(plan.cells[2].title(), "sampler.steps=5 generated.count=25K threat=linf");
+    assert_eq!(first.cells, [2, 3, 4, 5]);
+}
+
+#[test]
+fn a_larger_count_keeps_what_was_trained() {
+    let axis = |counts: &str| {
+        format!("{HEAD}threat: linf\naxes: {{product: [generated.count: [{counts}]]}}\n")
+    };
+    let (small, large) = (plan(&axis("12K")), plan(&axis("12K, 30K")));
+    assert_eq!(small.cells[0].train, large.cells[0].train, "identity is (set, count)");
+    assert_eq!(small.cells[0].generated[0], large.cells[0].generated[0], "whole shards nest");
+    assert_ne!(
+        small.cells[0].generated[1], large.cells[0].generated[1],
+        "the last one was partial"
+    );
+    assert_ne!(large.cells[0].train, large.cells[1].train);
+}
+
+#[test]
+fn irrelevant_settings_do_not_change_ids() {
+    let base = format!("{HEAD}threat: linf\ngenerated: {{count: 100}}\n");
+    let id = |sets: &[&str]| plan_with(&base, sets).unwrap().cells[0].clone();
+    let same: [&[&str]; 4] = [
+        &["generated.batch=7"],
+        &["evaluate.batch=9"],
+        &["sampler.churn_min=3"],
+        &["data.train.count=50000"],
+    ];
+    for sets in same {
+        let (a, b) = (id(&[]), id(sets));
+        assert_eq!((a.train, a.evaluations), (b.train, b.evaluations), "{sets:?}");
+    }
+    for sets in ["sampler.churn=1", "denoiser.seed=3", "train.beta=4", "generated.fraction=0.5"] {
+        assert_ne!(id(&[]).train, id(&[sets]).train, "{sets}");
+    }
+    let plain = ["train.loss=standard", "evaluate.threats=[linf, l2]"];
+    let with = |more| id(&[plain[0], plain[1], more]).train;
+    assert_eq!(with("threat=linf"), with("threat=l2"));
+    assert_eq!(with("train.beta=1"), with("train.beta=2"));
+    assert_eq!(id(&plain).evaluations.len(), 2);
+    assert_ne!(id(&[]).evaluations[0].job, id(&["evaluate.seed=1"]).evaluations[0].job);
+}
+
+#[test]
+fn files_can_stand_in_for_jobs() {
+    let plan =
+        plan_with(HEAD, &["threat=l2", "generated.count=10", "denoiser.file=a/edm.pkl"]).unwrap();
+    let Work::Import(spec) = &plan.jobs[0].work else { panic!() };
+    assert_eq!((spec.name.as_str(), spec.blake3.as_str()), ("denoiser.pkl", "hash of edm.pkl"));
+    assert!(spec.path.is_absolute() && stages(&plan, Stage::Fit).is_empty());
+    let moved = plan_with(HEAD, &["threat=l2", "generated.count=10", "denoiser.file=b/edm.pkl"]);
+    assert_eq!(moved.unwrap().cells[0].train, plan.cells[0].train, "where it lies does not matter");
+    let set =
+        plan_with(HEAD, &["threat=l2", "generated.count=10", "generated.file=1m.npz"]).unwrap();
+    assert_eq!(
+        set.jobs.iter().map(|job| job.stage).collect::<Vec<_>>()[..2],
+        [Stage::Import, Stage::Train]
+    );
+}
+
+#[test]
+fn the_papers_rules_hold() {
+    let spec = |sets: &[&str]| {
+        let plan = plan_with(HEAD, &[&["threat=linf"], sets].concat()).unwrap();
+        let job = plan.job(&plan.cells[0].train).unwrap().clone();
+        let Work::Train(spec) = job.work else { panic!() };
+        let job = plan.job(&plan.cells[0].evaluations[0].job).unwrap().clone();
+        let Work::Evaluate(evaluation) = job.work else { panic!() };
+        (spec, evaluation)
+    };
+    let fraction = |count: &str| {
+        spec(&[&format!("generated.count={count}"), "generated.shard=10M"]).0.generated_fraction
+    };
+    assert_eq!([fraction("0"), fraction("1M"), fraction("5M")], [0.0, 0.7, 0.8]);
+    let standard = spec(&[]).1;
+    assert_eq!((standard.suite.as_str(), standard.attacks.len()), ("standard", 4));
+    assert_eq!((standard.attacks[1].targets, standard.attacks[3].steps), (9, 5000));
+    let custom = spec(&["evaluate.steps=10"]).1;
+    assert_eq!(
+        (custom.suite.as_str(), custom.attacks[0].steps, custom.attacks[3].steps),
+        ("custom", 10, 5000)
+    );
+    assert_eq!(spec(&["evaluate.suite=rand"]).1.attacks[0].eot, 20);
+    assert_eq!(spec(&["train.preset=deepmind"]).0.batch, 1024);
+    let named = spec(&["evaluate.attacks=[{apgd-t: {targets: 3}}]"]).1;
+    assert_eq!((named.attacks[0].targets, named.attacks[0].steps), (3, 100));
+    let inline = spec(&["threat.epsilon=4/255"]).0;
+    assert_eq!(inline.threat.unwrap().to_string(), "linf 4/255");
+}
+
+#[test]
+fn impossible_combinations_are_found_at_their_place() {
+    let text = "\
+suite: t
+data: {name: cifar10, resolution: 48, train: {count: 500}}
+threats: {linf: {norm: linf, epsilon: 8/255}}
+axes:
+  product:
+    - train.validation: [100,
+        500]
+    - data.name: [cifar10, svhn]
+";
+    let error = plan_with(text, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("s.yaml:2:35: data.resolution: 48 does not fit: images of cifar10 have 32"),
+        "{error}"
+    );
+    let error = plan_with(text, &["data.resolution=32"]).unwrap_err().to_string();
+    assert!(error.contains("s.yaml:7:9: train.validation: 500 does not fit"), "{error}");
+    assert!(error.contains("s.yaml:8:28: data.name: no svhn here"), "{error}");
+    let error = plan_with(HEAD, &[]).unwrap_err().to_string();
+    assert!(error.contains("threat: which threat model? expected one of linf, l2"), "{error}");
+}
+
+#[test]
+fn ten_thousand_cells_plan_in_under_a_second() {
+    let list = |n: u64| (1..=n).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "{HEAD}threat: linf\nseeds: [{}]\naxes:\n  product:\n    - sampler.steps: [{}]\n    - generated.count: [{}]\n    - train.beta: [{}]\n",
+        list(10),
+        list(10),
+        list(10),
+        list(10)
+    );
+    let started = std::time::Instant::now();
+    let plan = plan(&text);
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!((plan.cells.len(), stages(&plan, Stage::Train).len()), (10_000, 10_000));
+    // A second on a free core; other tests share the cores here.
+    assert!(seconds < 3.0, "{seconds} s");
+    println!("10,000 cells in {seconds:.3} s");
+}
+
+/// The table and the stages' specs name the same fields; what differs is listed here with its why.
+#[test]
+fn the_table_and_the_specs_name_the_same_fields() {
+    let plan = plan_with(HEAD, &["threat=linf", "generated.count=10"]).unwrap();
+    let mut specs = BTreeSet::new();
+    let mut note = |section: &str, object: &serde_json::Value| {
+        specs.extend(object.as_object().unwrap().keys().map(|key| format!("{section}.{key}")));
+    };
+    for job in &plan.jobs {
+        match &job.work {
+            Work::Fit(spec) => {
+                note("denoiser", &serde_json::to_value(spec).unwrap());
+                note("denoiser", &serde_json::to_value(&spec.network).unwrap());
+            }
+            Work::Generate(spec) => {
+                note("generated", &serde_json::to_value(spec).unwrap());
+                note("sampler", &serde_json::to_value(&spec.sampler).unwrap());
+            }
+            Work::Train(spec) => {
+                note("train", &serde_json::to_value(spec).unwrap());
+                note("train", &serde_json::to_value(&spec.network).unwrap());
+            }
+            Work::Evaluate(spec) => note("evaluate", &serde_json::to_value(spec).unwrap()),
+            Work::Import(_) => {}
+        }
+    }
+    // Of other sections, or nested, or worked out.
+    let derived = [
+        "denoiser.data",
+        "denoiser.network",
+        "denoiser.resolution",
+        "denoiser.classes",
+        "denoiser.augment_dim",
+        "generated.sampler",
+        "generated.classes",
+        "generated.start",
+        "train.data",
+        "train.network",
+        "train.dataset",
+        "train.classes",
+        "train.threat",
+        "train.generated",
+        "train.generated_fraction",
+        "evaluate.data",
+    ];
+    // Steer resolution without standing in a spec.
+    let steering = [
+        "denoiser.file",
+        "denoiser.conditional",
+        "generated.file",
+        "generated.fraction",
+        "generated.shard",
+        "train.preset",
+        "evaluate.steps",
+        "evaluate.queries",
+        "evaluate.restarts",
+        "evaluate.targets",
+        "evaluate.threats",
+    ];
+    let own = |path: &&str| ["data", "threat"].iter().all(|s| path.split('.').next() != Some(s));
+    let table: BTreeSet<String> = FIELDS
+        .iter()
+        .map(|field| field.path)
+        .filter(own)
+        .filter(|path| !steering.contains(path))
+        .map(str::to_owned)
+        .collect();
+    for path in derived {
+        assert!(specs.remove(path), "{path} is no longer in a spec");
+    }
+    assert_eq!(table, specs);
+    let settings = Settings::layered(&[], &[]);
+    assert_eq!(settings.iter().count(), FIELDS.len());
+}

@@ -1,0 +1,85 @@
+//! What a report is made from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::leaderboard::Row;
+
+/// Everything that a report shows, as plain values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// The suite's name.
+    pub suite: String,
+    /// What the suite is for, in its own words; may be empty.
+    pub description: String,
+    /// The results.
+    pub rows: Vec<Row>,
+    /// Sheets of sample images.
+    pub grids: Vec<Grid>,
+    /// Learning curves.
+    pub curves: Vec<Curve>,
+    /// The jobs behind the results.
+    pub provenance: Vec<Provenance>,
+    /// Axes for the pivoted tables, (down, across); `None` puts threat models across.
+    pub pivot: Option<(String, String)>,
+    /// Whether the experiment is too small to compare with published results: everything is
+    /// watermarked then.
+    pub small_scale: bool,
+    /// The command that made this, to be repeated.
+    pub command: String,
+    /// (what, version) of everything that could matter: gauntlet, libtorch, device.
+    pub versions: Vec<(String, String)>,
+}
+
+/// A sheet of small images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// What is shown.
+    pub title: String,
+    /// More about it; may be empty.
+    pub caption: String,
+    /// Images in a line.
+    pub columns: usize,
+    /// The images, line by line.
+    pub images: Vec<GridImage>,
+}
+
+/// One image of a sheet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GridImage {
+    /// A word under it (a class); may be empty.
+    pub label: String,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Red, green, blue bytes, line by line: `3 * width * height`.
+    pub rgb: Vec<u8>,
+}
+
+/// One plot of how a training went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Which training.
+    pub title: String,
+    /// Horizontal axis with its unit: `epoch`, `images seen`.
+    pub x_label: String,
+    /// Vertical axis with its unit: `loss (nats)`, `accuracy (%)`.
+    pub y_label: String,
+    /// (name, points).
+    pub lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+/// Where an artifact came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The job's id.
+    pub job: String,
+    /// `fit`, `generate`, `train`, `evaluate`, ...
+    pub stage: String,
+    /// The resolved spec.
+    pub spec: serde_json::Value,
+    /// Jobs whose artifacts it used.
+    pub inputs: Vec<String>,
+    /// (what, value): seeds, device, versions, wall time, hashes of files.
+    pub facts: Vec<(String, String)>,
+}

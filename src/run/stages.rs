@@ -1,0 +1,146 @@
+//! The real stages behind `exec`: job and inputs in, files out.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    data::{Dataset, find, generated, spec::Source},
+    diffusion,
+    digest::hash_file,
+    error::{AtPath, Error, Result},
+    evaluate::{
+        self,
+        spec::{Checkpoint, EvaluateSpec},
+    },
+    leaderboard::records::write_parquet,
+    net::{
+        Classifier, Denoiser,
+        load::{Loaded, load_any, load_classifier},
+    },
+    plan::{ImportSpec, Role, Work},
+    run::{Stages, Task},
+    store::Artifact,
+    train,
+};
+
+/// The stages of this program.
+#[derive(Debug, Clone, Copy)]
+pub struct Real;
+
+impl Stages for Real {
+    fn run(&self, task: &Task<'_>) -> Result<Value> {
+        let &Task { device, work, out, progress, .. } = task;
+        match &task.job.work {
+            Work::Import(spec) => import(spec, out),
+            Work::Fit(spec) => {
+                let data = images(task, &spec.data)?;
+                summary(&diffusion::fit::run(spec, &data, device, work, out, progress)?)
+            }
+            Work::Generate(spec) => {
+                let denoiser = denoiser(task)?;
+                let denoiser = denoiser.as_ref();
+                let made = diffusion::generate::run(spec, denoiser, device, work, out, progress)?;
+                Ok(
+                    json!({ "count": made.count, "drawn": made.drawn, "evaluations": made.evaluations }),
+                )
+            }
+            Work::Train(spec) => {
+                let real = images(task, &spec.data)?;
+                let parts = generated_parts(task, &real)?;
+                let parts: Vec<&Dataset> = parts.iter().collect();
+                summary(&train::run(spec, &real, &parts, device, work, out, progress)?)
+            }
+            Work::Evaluate(spec) => evaluation(task, spec),
+        }
+    }
+}
+
+fn summary(summary: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(summary).map_err(Error::input)
+}
+
+/// The images that a spec names: the same bytes as when it was planned.
+fn images(task: &Task<'_>, source: &Source) -> Result<Dataset> {
+    Ok(find::resolve(source, &task.job.roots)?.0)
+}
+
+fn import(spec: &ImportSpec, out: &Path) -> Result<Value> {
+    let target = out.join(&spec.name);
+    fs::copy(&spec.path, &target).at(&spec.path)?;
+    let hash = hash_file(&target)?;
+    if hash != spec.blake3 {
+        let message = format!(
+            "the file has changed since the plan was made (BLAKE3 {hash}, planned {}): run the \
+             suite again",
+            spec.blake3
+        );
+        return Err(Error::in_file(&spec.path, message));
+    }
+    Ok(json!({ "path": spec.path }))
+}
+
+/// The inputs of that role, in order.
+fn inputs<'a>(task: &'a Task<'_>, role: Role) -> impl Iterator<Item = &'a Artifact> {
+    task.inputs.iter().filter(move |(own, _)| *own == role).map(|(_, artifact)| artifact)
+}
+
+fn only<'a>(task: &'a Task<'_>, role: Role) -> &'a Artifact {
+    inputs(task, role).next().unwrap_or_else(|| panic!("{} has a {}", task.job.id, role.name()))
+}
+
+/// The denoiser, trained here or imported under its own extension.
+fn denoiser(task: &Task<'_>) -> Result<Box<dyn Denoiser>> {
+    let artifact = only(task, Role::Denoiser);
+    let names = artifact.manifest.files.iter().map(|file| file.name.as_str());
+    let name = names.into_iter().find(|name| name.starts_with("denoiser.")).ok_or_else(|| {
+        Error::in_file(&artifact.folder, "holds no file called denoiser: not a denoiser's artifact")
+    })?;
+    let path = artifact.file(name);
+    match load_any(&path, None, "", task.device)? {
+        Loaded::Denoiser(denoiser) => Ok(denoiser),
+        Loaded::Classifier(_) => {
+            Err(Error::in_file(&path, "holds a classifier; expected a denoiser"))
+        }
+    }
+}
+
+fn generated_parts(task: &Task<'_>, real: &Dataset) -> Result<Vec<Dataset>> {
+    inputs(task, Role::Generated)
+        .map(|part| generated::read(&part.file("images.npz"), "generated", &real.classes))
+        .collect()
+}
+
+/// The classifier whose training the job attacks.
+fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classifier>> {
+    let artifact = only(task, Role::Classifier);
+    let name = match checkpoint {
+        Checkpoint::Best => "best.safetensors",
+        Checkpoint::Last => "last.safetensors",
+    };
+    let spec = artifact.manifest.provenance.spec.clone();
+    let Ok(Work::Train(spec)) = serde_json::from_value(spec) else {
+        return Err(Error::in_file(&artifact.folder, "is not the artifact of a training"));
+    };
+    let network = &spec.network;
+    load_classifier(&artifact.file(name), Some(&network.arch), &network.dataset, task.device)
+}
+
+fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
+    let data = images(task, &spec.data)?;
+    let model = classifier(task, spec.checkpoint)?;
+    let &Task { device, work, out, progress, .. } = task;
+    let evaluation = evaluate::run(spec, &*model, &data, device, work, progress)?;
+    let records: Vec<_> = evaluation.records.iter().map(Into::into).collect();
+    write_parquet(&out.join("records.parquet"), &records)?;
+    let path = out.join("evaluation.json");
+    let text = serde_json::to_string_pretty(&evaluation).map_err(Error::input)?;
+    fs::write(&path, text).at(&path)?;
+    Ok(json!({
+        "total": evaluation.total,
+        "clean": evaluation.clean,
+        "robust": evaluation.robust,
+        "attacks": evaluation.attacks,
+        "warnings": evaluation.warnings,
+    }))
+}

@@ -1,0 +1,182 @@
+//! The one table of everything a suite can set. It drives validation, axes, `--set`, defaults and
+//! their origins, and the JSON schema for editors. A test in `plan` holds it to the stages' specs.
+
+use crate::suite::fields::{
+    Fallback::{Absent, Is, Required},
+    Field,
+    Kind::{
+        Attacks, Choice, Count, Counts, DataSet, Epsilon, Flag, Path, Real, Text, Threat, Threats,
+    },
+};
+
+const MANY: u64 = u64::MAX;
+const POSITIVE: f64 = 1e-12;
+
+/// Data sets with names of their own.
+pub const DATA_SETS: &[&str] = &["cifar10", "cifar100", "svhn", "tiny-imagenet", "synthetic"];
+
+/// Names of the attacks of an evaluation.
+pub const ATTACKS: &[&str] = &["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd"];
+
+macro_rules! fields {
+    ($($path:literal $kind:expr, $fallback:expr, $doc:literal;)*) => {
+        /// Every field, section by section.
+        pub const FIELDS: &[Field] =
+            &[$(Field { path: $path, kind: $kind, fallback: $fallback, doc: $doc }),*];
+    };
+}
+
+fields! {
+    "data.name" DataSet, Required, "the data set, or the path of an image folder or .npz file";
+    "data.dir" Path, Absent("searched in --data and the usual places"), "folder with the data set's files";
+    "data.resolution" Count(8, 256), Absent("the set's own; 16 for synthetic"), "edge length of the images, free for synthetic only";
+    "data.train.skip" Count(0, MANY), Is("0"), "training images passed over at the start";
+    "data.train.count" Count(1, MANY), Absent("all"), "how many training images are used";
+    "data.test.skip" Count(0, MANY), Is("0"), "test images passed over at the start";
+    "data.test.count" Count(1, MANY), Absent("all"), "how many test images are evaluated";
+
+    "threat" Threat, Absent("the only one of `threats:`"), "threat model of training and evaluation, by its name in `threats:`";
+    "threat.norm" Choice(&["linf", "l2", "l1"]), Absent("that of the named threat model"), "norm of the threat model";
+    "threat.epsilon" Epsilon, Absent("that of the named threat model"), "bound of the threat model";
+
+    "denoiser.file" Path, Absent("a denoiser is trained"), "weights to import instead of training a denoiser";
+    "denoiser.arch" Choice(&["ddpmpp", "ncsnpp", "adm"]), Is("ddpmpp"), "the U-Net";
+    "denoiser.precond" Choice(&["edm", "vp", "ve", "iddpm"]), Is("edm"), "preconditioning";
+    "denoiser.conditional" Flag, Is("true"), "whether classes condition it";
+    "denoiser.channels" Count(8, 4096), Is("128"), "channels at the highest resolution";
+    "denoiser.channel_mult" Counts, Is("[2, 2, 2]"), "channel multiplier of each resolution";
+    "denoiser.blocks" Count(1, 64), Is("4"), "residual blocks at each resolution";
+    "denoiser.attention" Counts, Is("[16]"), "resolutions with self-attention";
+    "denoiser.images" Count(1, MANY), Is("200M"), "training length, in images seen";
+    "denoiser.batch" Count(1, 1 << 20), Is("512"), "batch size";
+    "denoiser.learning_rate" Real(POSITIVE, 10.0), Is("0.001"), "Adam's learning rate";
+    "denoiser.ramp" Count(0, MANY), Is("10M"), "images over which the learning rate rises from 0";
+    "denoiser.ema_half_life" Count(0, MANY), Is("500K"), "half-life of the weights' moving average, in images";
+    "denoiser.ema_ramp" Real(0.0, 1.0), Is("0.05"), "the half-life is at most this share of the images seen; 0 switches off";
+    "denoiser.dropout" Real(0.0, 0.95), Is("0.13"), "dropout probability";
+    "denoiser.p_mean" Real(-20.0, 20.0), Is("-1.2"), "mean of ln sigma";
+    "denoiser.p_std" Real(POSITIVE, 20.0), Is("1.2"), "deviation of ln sigma";
+    "denoiser.augment" Real(0.0, 1.0), Is("0.12"), "probability of each geometric augmentation";
+    "denoiser.flip" Flag, Is("true"), "whether images are mirrored at random";
+    "denoiser.seed" Count(0, MANY), Is("0"), "seed of weights, order and noise";
+
+    "sampler.solver" Choice(&["heun", "euler"]), Is("heun"), "numerical solver";
+    "sampler.steps" Count(1, 100_000), Is("18"), "number of steps; Heun evaluates the network 2N - 1 times";
+    "sampler.sigma_min" Real(POSITIVE, 1e6), Is("0.002"), "lowest noise level";
+    "sampler.sigma_max" Real(POSITIVE, 1e6), Is("80"), "highest noise level";
+    "sampler.rho" Real(POSITIVE, 1000.0), Is("7"), "exponent of the noise schedule";
+    "sampler.churn" Real(0.0, 1e6), Is("0"), "S_churn; 0 is deterministic";
+    "sampler.churn_min" Real(0.0, 1e6), Is("0"), "S_min";
+    "sampler.churn_max" Real(0.0, 1e6), Absent("infinity"), "S_max";
+    "sampler.churn_noise" Real(0.0, 100.0), Is("1"), "S_noise";
+
+    "generated.count" Count(0, MANY), Is("0"), "generated images that join training; 0 for none";
+    "generated.fraction" Real(0.0, 0.999), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
+    "generated.file" Path, Absent("images are sampled"), "a generated set (.npz) to use instead of sampling one";
+    "generated.seed" Count(0, MANY), Is("0"), "seed of latents and labels";
+    "generated.shard" Count(1, 10_000_000), Is("10000"), "images in one file of the set; each file is a job of its own";
+    "generated.batch" Count(1, 1 << 20), Is("64"), "images sampled at once";
+
+    "train.preset" Choice(&["dmat", "deepmind"]), Absent("dmat's numbers"), "a published recipe whose numbers hold where `train:` says nothing";
+    "train.arch" Text, Is("wrn-28-10-swish"), "the classifier: wrn-DEPTH-WIDTH-swish, preact-resnet18, ...";
+    "train.loss" Choice(&["standard", "pgd-at", "trades", "mart", "score"]), Is("trades"), "training objective";
+    "train.beta" Real(0.0, 1000.0), Is("5"), "weight of the robust term";
+    "train.label_smoothing" Real(0.0, 0.99), Is("0.1"), "label smoothing";
+    "train.smooth" Choice(&["all", "generated"]), Is("all"), "whose labels are smoothed";
+    "train.cutmix" Flag, Is("false"), "whether batches are mixed by CutMix";
+    "train.consistency" Real(0.0, 1000.0), Is("0"), "weight of the consistency between two views of each image";
+    "train.score_clip" Real(0.0, 2.0), Is("0"), "SCORE: robust distances below this do not count";
+    "train.keep_clean" Flag, Is("false"), "PGD-AT: whether clean images join the adversarial ones";
+    "train.craft" Choice(&["steps", "adam"]), Is("steps"), "how the crafting attack follows the gradient";
+    "train.attack_steps" Count(1, 10_000), Is("10"), "steps of the crafting attack";
+    "train.attack_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 2 epsilon / steps for l2"), "step size of the crafting attack";
+    "train.epochs" Count(1, 1_000_000), Is("400"), "epochs over the real images";
+    "train.batch" Count(1, 1 << 20), Is("512"), "batch size, real and generated together";
+    "train.learning_rate" Real(POSITIVE, 100.0), Is("0.2"), "peak learning rate";
+    "train.schedule" Choice(&["cosinew", "cyclic", "step", "cosine", "warmcosine", "constant"]), Is("cosinew"), "how the learning rate moves";
+    "train.warmup_epochs" Count(0, 1_000_000), Is("0"), "epochs of linear warm-up (schedule: warmcosine)";
+    "train.weight_decay" Real(0.0, 1.0), Is("0.0005"), "weight decay (batch-norm parameters are exempt)";
+    "train.momentum" Real(0.0, 0.9999), Is("0.9"), "momentum";
+    "train.nesterov" Flag, Is("true"), "Nesterov's form of momentum";
+    "train.clip" Real(POSITIVE, 1e9), Absent("no clipping"), "largest gradient norm";
+    "train.tau" Real(0.0, 0.999_999), Is("0.995"), "decay of the weights' moving average; 0 for none";
+    "train.average_warmup" Real(0.0, 1.0), Is("0.025"), "share of training before the weights' average begins";
+    "train.batch_norm_momentum" Real(POSITIVE, 1.0), Is("0.01"), "momentum of batch norm's running statistics";
+    "train.tracked" Choice(&["both", "adversarial"]), Is("both"), "which forward passes of TRADES move running statistics";
+    "train.virtual_batch" Count(1, 1 << 20), Absent("the whole batch"), "images that share batch statistics, as on one of several GPUs";
+    "train.augment" Choice(&["none", "base"]), Is("base"), "augmentation of training images";
+    "train.validation" Count(0, MANY), Is("1024"), "first training images held out to choose the best checkpoint";
+    "train.validate_every" Count(1, 1_000_000), Is("1"), "validate after every so many epochs";
+    "train.validation_steps" Count(1, 10_000), Is("40"), "PGD steps of the validation attack";
+    "train.validation_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 15 epsilon / 128 for l2"), "step size of the validation attack";
+    "train.seed" Count(0, MANY), Is("0"), "seed of weights, order and noise";
+
+    "evaluate.suite" Choice(&["standard", "plus", "rand"]), Is("standard"), "AutoAttack's cascade; any number changed below makes it `custom`";
+    "evaluate.attacks" Attacks, Absent("the cascade of `suite`"), "the cascade, attack by attack";
+    "evaluate.steps" Count(1, 1_000_000), Absent("100; 5000 queries for square"), "iterations of each gradient attack";
+    "evaluate.queries" Count(1, 10_000_000), Absent("5000"), "queries of square";
+    "evaluate.restarts" Count(1, 1000), Absent("AutoAttack's"), "random restarts of each attack";
+    "evaluate.targets" Count(1, 1000), Absent("9"), "target classes of targeted attacks";
+    "evaluate.threat" Threat, Absent("that of training"), "threat model of the evaluation";
+    "evaluate.threats" Threats, Absent("one: `evaluate.threat`"), "several threat models under which the one classifier is evaluated";
+    "evaluate.mode" Choice(&["strict", "reference"]), Is("strict"), "strict: independent of batch, order and device; reference: AutoAttack bit for bit";
+    "evaluate.checkpoint" Choice(&["best", "last"]), Is("best"), "which weights of the training run";
+    "evaluate.batch" Count(1, 1 << 20), Is("128"), "examples attacked at once";
+    "evaluate.seed" Count(0, MANY), Is("0"), "seed of the attacks";
+}
+
+/// A published recipe: values that stand in for the table's defaults.
+pub struct Preset {
+    /// Its name in `train.preset`.
+    pub name: &'static str,
+    /// Dotted paths and values, as YAML.
+    pub values: &'static [(&'static str, &'static str)],
+}
+
+/// The recipes. `dmat`: Wang et al. 2023 as their code runs it; `deepmind`: Gowal et al. 2021 and
+/// Rebuffi et al. 2021 (learning rate 0.1 for each 256 of the batch, cosine to zero).
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "dmat",
+        values: &[
+            ("train.loss", "trades"),
+            ("train.beta", "5"),
+            ("train.label_smoothing", "0.1"),
+            ("train.attack_steps", "10"),
+            ("train.epochs", "400"),
+            ("train.batch", "512"),
+            ("train.learning_rate", "0.2"),
+            ("train.schedule", "cosinew"),
+            ("train.weight_decay", "0.0005"),
+            ("train.nesterov", "true"),
+            ("train.tau", "0.995"),
+            ("train.augment", "base"),
+            ("train.validation", "1024"),
+            ("train.validation_steps", "40"),
+        ],
+    },
+    Preset {
+        name: "deepmind",
+        values: &[
+            ("train.loss", "trades"),
+            ("train.beta", "6"),
+            ("train.label_smoothing", "0.1"),
+            ("train.attack_steps", "10"),
+            ("train.epochs", "400"),
+            ("train.batch", "1024"),
+            ("train.learning_rate", "0.4"),
+            ("train.schedule", "warmcosine"),
+            ("train.warmup_epochs", "10"),
+            ("train.smooth", "generated"),
+            ("train.craft", "adam"),
+            ("train.tracked", "adversarial"),
+            ("train.average_warmup", "0"),
+            ("train.weight_decay", "0.0005"),
+            ("train.nesterov", "true"),
+            ("train.tau", "0.995"),
+            ("train.augment", "base"),
+            ("train.validation", "1024"),
+            ("train.validation_steps", "40"),
+        ],
+    },
+];

@@ -1,0 +1,498 @@
+//! A training run from first step to last, interrupted wherever it may be.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    checkpoint,
+    journal::{Journal, Line},
+    loss::{self, Examples},
+    schedule,
+    spec::{Augment, Loss, TrainSpec},
+    trainer::{Best, Trainer},
+    validate::{self, Scores},
+};
+use crate::{
+    data::{
+        Dataset,
+        augment::Augmentation,
+        loader::{Ahead, Batch, BatchSpec, Batches, Noise},
+    },
+    error::{AtPath, Error, Result},
+    progress::Progress,
+    rng::Stream,
+    threat::Norm,
+};
+
+/// Seconds between checkpoints, unless the environment variable of [`PERIOD`] says otherwise. They
+/// cannot change a result, so they are no part of the recipe.
+const SECONDS: u64 = 120;
+/// Names the environment variable.
+const PERIOD: &str = "GAUNTLET_CHECKPOINT_SECONDS";
+/// The log for TensorBoard.
+const EVENTS: &str = "events.out.tfevents.gauntlet";
+/// Threads that make batches: fewer than any attack keeps waiting.
+const THREADS: usize = 2;
+/// On a device that works ahead of us the loss is looked at after so many steps.
+const LOOK: u64 = 16;
+
+/// What a training run came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrainSummary {
+    /// Epochs trained.
+    pub epochs: u64,
+    /// The epoch of `best.safetensors`, counted from 1.
+    pub best_epoch: u64,
+    /// Its scores on held-out images, where there are any.
+    pub best: Option<Scores>,
+    /// The last epoch's scores.
+    pub last: Option<Scores>,
+    /// Seconds in all, those before interruptions included.
+    pub seconds: f64,
+    /// Training images per second, attack included, validation not.
+    pub images_per_second: f64,
+}
+
+/// Trains a classifier by `spec` on `real` and the first `spec.generated` images of the parts of
+/// `generated`. `work` holds checkpoints and survives interruptions: called again with the same
+/// arguments, training goes on where it was. Checkpoints come every 120 seconds, or as often as the
+/// environment variable `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors`
+/// (averaged weights with the living batch-norm statistics), `log.jsonl` and an event file for
+/// TensorBoard; log and events grow in `work` meanwhile.
+///
+/// # Errors
+/// [`Error::Interrupted`] once `progress` asks to stop and a checkpoint is written;
+/// [`Error::Numerics`] at a loss that is not finite; what is wrong with spec, data or files.
+#[allow(clippy::too_many_arguments)] // every stage takes spec, inputs, device, folders, progress
+pub fn run(
+    spec: &TrainSpec,
+    real: &Dataset,
+    generated: &[&Dataset],
+    device: Device,
+    work: &Path,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<TrainSummary> {
+    spec.check()?;
+    check_data(spec, real, generated)?;
+    for folder in [work, out] {
+        fs::create_dir_all(folder).at(folder)?;
+    }
+    let batches = Batches::new(real, generated, batch_spec(spec, real));
+    let mut trainer = Trainer::new(spec, batches.steps(), device)?;
+    trainer.resume(&work.join("checkpoint.safetensors"), spec)?;
+    let mut journal = Journal::open(&work.join("log.jsonl"), trainer.counters.log_length)?;
+    let total = spec.epochs * batches.steps();
+    progress.begin("train", total, "step");
+    let from = trainer.counters.step;
+    progress.at(from, "");
+    let session =
+        Session { spec, real, batches: &batches, work, progress, total, period: period()? };
+    thread::scope(|scope| {
+        let ahead = Ahead::start(scope, &batches, from..total, THREADS);
+        session.train(&mut trainer, ahead, &mut journal)
+    })?;
+    journal.copy(&out.join("log.jsonl"))?;
+    journal.draw(&out.join(EVENTS))?;
+    trainer.export(spec, out)?;
+    Ok(trainer.summary(spec))
+}
+
+fn period() -> Result<Duration> {
+    let Ok(text) = std::env::var(PERIOD) else { return Ok(Duration::from_secs(SECONDS)) };
+    let seconds = text.parse().map_err(|_| {
+        Error::input(format!("{PERIOD}: `{text}` is not a whole number of seconds"))
+    })?;
+    Ok(Duration::from_secs(seconds))
+}
+
+fn check_data(spec: &TrainSpec, real: &Dataset, generated: &[&Dataset]) -> Result<()> {
+    let classes = spec.network.classes;
+    if real.classes.len() as i64 > classes {
+        let count = real.classes.len();
+        return Err(Error::input(format!(
+            "{} has {count} classes, the network {classes}: state `classes: {count}`",
+            real.name
+        )));
+    }
+    if spec.validation >= real.len() as u64 {
+        return Err(Error::input(format!(
+            "train.validation: {} held-out images leave none of the {} of {} to train on",
+            spec.validation,
+            real.len(),
+            real.name
+        )));
+    }
+    let available: usize = generated.iter().map(|part| part.len()).sum();
+    if spec.generated > available as u64 {
+        return Err(Error::input(format!(
+            "train.generated: {} images are asked for, the generated set holds {available}",
+            spec.generated
+        )));
+    }
+    for part in generated {
+        let worst = part.labels.iter().max().map_or(0, |&label| i64::from(label));
+        if part.size != real.size || worst >= classes {
+            return Err(Error::input(format!(
+                "generated set {}: images of {:?} pixels and labels up to {worst} do not go with {} \
+                 ({:?} pixels, {classes} classes)",
+                part.name, part.size, real.name, real.size
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
+    let norm = spec.threat.map(|threat| threat.norm);
+    // CutMix repeats each image four times, consistency takes two views of each.
+    let repeats = if spec.cutmix { 4 } else { 1 };
+    BatchSpec {
+        batch: (spec.batch / repeats) as usize,
+        fraction: spec.generated_fraction,
+        generated: spec.generated as usize,
+        held_out: spec.validation as usize,
+        augmentation: match spec.augment {
+            Augment::None => Augmentation::NONE,
+            Augment::Base => Augmentation::base(&spec.data.name, real.size.0.min(real.size.1)),
+        },
+        noise: match (spec.loss, norm) {
+            (Loss::Standard, _) => Noise::Off,
+            (Loss::Mart, _) | (Loss::Trades | Loss::Score, Some(Norm::L2)) => Noise::Normal,
+            _ => Noise::Uniform,
+        },
+        views: if spec.consistency > 0.0 { 2 } else { 1 },
+        repeats: repeats as usize,
+        seed: spec.seed,
+    }
+}
+
+/// What stays the same while training.
+struct Session<'a> {
+    spec: &'a TrainSpec,
+    real: &'a Dataset,
+    batches: &'a Batches<'a>,
+    work: &'a Path,
+    progress: &'a dyn Progress,
+    total: u64,
+    period: Duration,
+}
+
+impl Session<'_> {
+    fn train(&self, trainer: &mut Trainer, ahead: Ahead, journal: &mut Journal) -> Result<()> {
+        let (begun, before) = (Instant::now(), trainer.counters.seconds);
+        let mut saved = Instant::now();
+        for batch in ahead {
+            self.step(trainer, &batch);
+            trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
+            let step = trainer.counters.step;
+            let ends_epoch = step.is_multiple_of(trainer.steps);
+            let stopping = self.progress.stopping() && step < self.total;
+            // The end of an epoch alone is no reason: small epochs would do nothing but save.
+            let saves = stopping || saved.elapsed() >= self.period || step == self.total;
+            if trainer.device == Device::Cpu || step.is_multiple_of(LOOK) || ends_epoch || saves {
+                self.check(trainer)?;
+            }
+            if ends_epoch {
+                self.end_epoch(trainer, journal)?;
+                trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
+            }
+            self.report(trainer);
+            if saves {
+                trainer.counters.log_length = journal.length;
+                trainer.save(&self.work.join("checkpoint.safetensors"), self.spec)?;
+                saved = Instant::now();
+            }
+            if stopping {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, trainer: &mut Trainer, batch: &Batch) {
+        let (spec, step) = (self.spec, trainer.counters.step);
+        let examples = self.examples(trainer.device, batch);
+        let momentum = if step == 0 { 1.0 } else { spec.batch_norm_momentum };
+        let outcome = loss::outcome(spec, &|x, mode| trainer.forward(x, mode), &examples, momentum);
+        trainer.note(&outcome, &examples);
+        trainer.update(&outcome.loss, schedule::rate(spec, trainer.steps, step), spec);
+    }
+
+    fn examples(&self, device: Device, batch: &Batch) -> Examples {
+        let _guard = tch::no_grad_guard();
+        let (mut x, y) = (batch.images(device), batch.targets(device));
+        let classes = self.spec.network.classes;
+        let mut target = loss::smoothed(self.spec, &y, &batch.generated(device), classes);
+        if self.spec.cutmix {
+            // Mixed labels are not smoothed besides.
+            target = y.one_hot(classes).to_kind(Kind::Float);
+            let mut stream = Stream::new(self.spec.seed, "cutmix", batch.step);
+            (x, target) = super::cutmix::mix(&mut stream, &x, &target);
+        }
+        let start = self.start(&x, batch.noise(device));
+        Examples { x, y, target, mixed: self.spec.cutmix, start }
+    }
+
+    /// The perturbation that crafting begins with, from the batch's noise.
+    fn start(&self, x: &Tensor, noise: Tensor) -> Tensor {
+        let Some(threat) = self.spec.threat.filter(|_| self.spec.loss != Loss::Standard) else {
+            return noise;
+        };
+        match (self.spec.loss, threat.norm) {
+            (Loss::PgdAt, _) => loss::pgd(self.spec, threat).start(x, &noise),
+            (Loss::Mart, _) | (_, Norm::L2) => noise * 0.001,
+            _ => noise * threat.epsilon.value(),
+        }
+    }
+
+    fn end_epoch(&self, trainer: &mut Trainer, journal: &mut Journal) -> Result<()> {
+        let epoch = trainer.counters.step / trainer.steps;
+        let due = epoch.is_multiple_of(self.spec.validate_every) || epoch == self.spec.epochs;
+        let begun = Instant::now();
+        let validation = (due && self.spec.validation > 0).then(|| {
+            let device = trainer.device;
+            trainer.averaged(|forward| validate::scores(self.spec, forward, self.real, device))
+        });
+        trainer.counters.validating += begun.elapsed().as_secs_f64();
+        trainer.counters.last = validation.or(trainer.counters.last);
+        // Ties go to the later epoch; without held-out images every epoch ties.
+        let merit = validation.map(|scores| scores.merit());
+        let best = trainer.best.as_ref().and_then(|best| best.scores).map(|scores| scores.merit());
+        if due && merit >= best {
+            trainer.best = Some(Best { epoch, scores: validation, state: trainer.state() });
+        }
+        let rate = schedule::rate(self.spec, trainer.steps, trainer.counters.step - 1);
+        let [loss, clean, robust] = trainer.take_means();
+        let percent = |share: f64| Some(100.0 * share).filter(|value| value.is_finite());
+        journal.add(&Line {
+            epoch,
+            step: trainer.counters.step,
+            learning_rate: rate.learning_rate,
+            loss,
+            clean: percent(clean),
+            robust: percent(robust),
+            validation,
+            images_per_second: trainer.speed(),
+            seconds: trainer.counters.seconds,
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
+        })?;
+        journal.draw(&self.work.join(EVENTS))
+    }
+
+    fn report(&self, trainer: &Trainer) {
+        let step = trainer.counters.step;
+        let mut note = format!("epoch {}/{}", (step - 1) / trainer.steps + 1, self.spec.epochs);
+        // Elsewhere the numbers are still being computed, and asking would wait for them.
+        if trainer.device == Device::Cpu {
+            let latest = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
+            note += &format!(", loss {:.3}", latest[0]);
+            for (name, value) in [("clean", latest[1]), ("robust", latest[2])] {
+                if value.is_finite() {
+                    note += &format!(", {name} {:.0}%", 100.0 * value);
+                }
+            }
+        }
+        note += &format!(", {:.0} images/s", trainer.speed());
+        self.progress.at(step, note);
+    }
+
+    fn check(&self, trainer: &Trainer) -> Result<()> {
+        let Some(step) = trainer.broken_at() else { return Ok(()) };
+        let origins = self.batches.at(step - 1).origins;
+        let some: Vec<_> = origins.iter().take(8).map(|origin| format!("{origin:?}")).collect();
+        Err(Error::Numerics(format!(
+            "the loss is not finite at step {step} (epoch {}); its batch begins with {}. The last \
+             checkpoint in {} is sound. A lower learning_rate or `clip: 1.0` may help",
+            (step - 1) / trainer.steps + 1,
+            some.join(", "),
+            self.work.display()
+        )))
+    }
+}
+
+/// Writes a classifier's file.
+pub(super) fn export(
+    path: &Path,
+    spec: &TrainSpec,
+    epoch: u64,
+    state: &[(String, Tensor)],
+) -> Result<()> {
+    let words = [
+        ("kind", "classifier".to_owned()),
+        ("arch", spec.network.arch.clone()),
+        ("dataset", spec.network.dataset.clone()),
+        ("classes", spec.network.classes.to_string()),
+        ("epoch", epoch.to_string()),
+    ];
+    checkpoint::write(path, state, &words)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{
+        progress::{Event, Silent},
+        train::{golden, toy},
+    };
+
+    fn spec() -> TrainSpec {
+        let mut spec = TrainSpec {
+            epochs: 3,
+            batch: 16,
+            validation: 8,
+            validation_steps: 2,
+            attack_steps: 2,
+            learning_rate: 0.05,
+            average_warmup: 0.1,
+            ..golden::spec()
+        };
+        spec.network.classes = 4;
+        spec
+    }
+
+    /// Asks to stop at the n-th look.
+    struct StopAt(AtomicU64);
+
+    impl Progress for StopAt {
+        fn event(&self, _: Event) {}
+
+        fn stopping(&self) -> bool {
+            self.0.fetch_sub(1, Ordering::Relaxed) == 1
+        }
+    }
+
+    fn train(spec: &TrainSpec, folder: &Path, progress: &dyn Progress) -> Result<TrainSummary> {
+        let (real, fake) = (toy::shapes(60, 0), toy::shapes(50, 1));
+        let parts = [&fake];
+        let parts: &[&Dataset] = if spec.generated > 0 { &parts } else { &[] };
+        run(spec, &real, parts, Device::Cpu, &folder.join("work"), &folder.join("out"), progress)
+    }
+
+    #[test]
+    fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
+        let spec = TrainSpec { generated: 50, generated_fraction: 0.5, ..spec() };
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = train(&spec, whole.path(), &Silent).unwrap();
+        let mut interruptions = 0;
+        // 12 steps: stops after 1, 3, 5 more, within epochs and at their ends.
+        for after in [1, 3, 5] {
+            let stopped = train(&spec, parts.path(), &StopAt(AtomicU64::new(after)));
+            interruptions += u64::from(matches!(stopped, Err(Error::Interrupted)));
+        }
+        assert_eq!(interruptions, 3);
+        let summary = train(&spec, parts.path(), &Silent).unwrap();
+        assert_eq!((summary.best_epoch, summary.best), (expected.best_epoch, expected.best));
+        for name in ["best.safetensors", "last.safetensors"] {
+            let read = |folder: &Path| fs::read(folder.join("out").join(name)).unwrap();
+            assert!(read(whole.path()) == read(parts.path()), "{name} differs");
+        }
+        let log = |folder: &Path| {
+            let text = fs::read_to_string(folder.join("out/log.jsonl")).unwrap();
+            let lines = text.lines().map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["seconds"].take();
+                line["images_per_second"].take();
+                line["time"].take();
+                line
+            });
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(log(whole.path()).len(), 3);
+        assert_eq!(log(whole.path()), log(parts.path()));
+        // A finished run has nothing left to do.
+        assert_eq!(train(&spec, parts.path(), &Silent).unwrap().best, expected.best);
+        // Nor does another recipe go on from it.
+        let other = TrainSpec { beta: 4.0, ..spec };
+        let message = train(&other, parts.path(), &Silent).unwrap_err().to_string();
+        assert!(message.contains("checkpoint.safetensors: is the checkpoint of another recipe"));
+    }
+
+    #[test]
+    fn every_objective_learns() {
+        let base = TrainSpec { epochs: 5, average_warmup: 0.5, ..spec() };
+        let of = |loss| TrainSpec { loss, ..base.clone() };
+        for spec in [
+            TrainSpec { threat: None, ..of(Loss::Standard) },
+            of(Loss::Trades),
+            of(Loss::PgdAt),
+            TrainSpec { keep_clean: true, ..of(Loss::PgdAt) },
+            of(Loss::Mart),
+            of(Loss::Score),
+            TrainSpec { cutmix: true, ..base.clone() },
+            TrainSpec { consistency: 1.0, ..base.clone() },
+            TrainSpec { virtual_batch: Some(8), ..base.clone() },
+            TrainSpec { craft: super::super::spec::Craft::Adam, ..base.clone() },
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let summary = train(&spec, folder.path(), &Silent).unwrap();
+            let log = fs::read_to_string(folder.path().join("out/log.jsonl")).unwrap();
+            let losses: Vec<f64> = log
+                .lines()
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"]
+                        .as_f64()
+                        .unwrap()
+                })
+                .collect();
+            assert_eq!(losses.len(), 5);
+            assert!(losses[4] < losses[0], "{:?} {losses:?}", spec.loss);
+            assert_eq!(summary.last.unwrap().robust.is_some(), spec.loss != Loss::Standard);
+        }
+    }
+
+    #[test]
+    fn a_loss_that_explodes_stops_and_names_the_step() {
+        let spec = TrainSpec {
+            learning_rate: 1e20,
+            schedule: super::super::spec::Schedule::Constant,
+            ..spec()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let error = train(&spec, folder.path(), &Silent).unwrap_err();
+        assert!(matches!(&error, Error::Numerics(text) if text.contains("at step ")), "{error}");
+        assert!(!folder.path().join("work/checkpoint.safetensors").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let refused = |spec: TrainSpec, word: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let message = train(&spec, folder.path(), &Silent).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        };
+        refused(TrainSpec { threat: None, ..spec() }, "train.threat");
+        refused(TrainSpec { validation: 60, ..spec() }, "train.validation");
+        refused(TrainSpec { generated: 51, generated_fraction: 0.5, ..spec() }, "train.generated");
+        refused(TrainSpec { generated_fraction: 0.5, ..spec() }, "train.generated_fraction");
+        refused(TrainSpec { batch: 0, ..spec() }, "train.batch");
+        let mut few = spec();
+        few.network.classes = 3;
+        refused(few, "4 classes");
+    }
+
+    #[test]
+    fn files_say_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = TrainSpec { epochs: 1, ..spec() };
+        train(&spec, folder.path(), &Silent).unwrap();
+        let (tensors, words) =
+            checkpoint::read(&folder.path().join("out/best.safetensors")).unwrap();
+        assert_eq!(
+            (words["kind"].as_str(), words["arch"].as_str()),
+            ("classifier", "wrn-10-1-swish")
+        );
+        assert_eq!((words["dataset"].as_str(), words["classes"].as_str()), ("cifar10", "4"));
+        let network = crate::net::Network::blank(&spec.network, Device::Cpu).unwrap();
+        network.load(&tensors).unwrap();
+    }
+}

@@ -1,0 +1,276 @@
+//! Everything that changes while training, and its way to disk and back.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    average, checkpoint,
+    loss::{Examples, Outcome},
+    optimiser::{Rule, Weights},
+    run::{TrainSummary, export},
+    schedule::Rate,
+    spec::TrainSpec,
+    validate::Scores,
+};
+use crate::{
+    digest::JobId,
+    error::{Error, Result},
+    net::{Mode, Network},
+};
+
+/// The best epoch so far.
+#[derive(Debug)]
+pub(super) struct Best {
+    pub(super) epoch: u64,
+    pub(super) scores: Option<Scores>,
+    /// Averaged weights and running statistics of that moment, on the CPU.
+    pub(super) state: Vec<(String, Tensor)>,
+}
+
+/// What a checkpoint knows besides tensors.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub(super) struct Counters {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Images trained on.
+    pub(super) images: u64,
+    /// Seconds since the beginning, all sessions together.
+    pub(super) seconds: f64,
+    /// Of these, seconds of validation.
+    pub(super) validating: f64,
+    /// Bytes of the log that are true.
+    pub(super) log_length: u64,
+    /// Steps since the epoch began that `sums` counts.
+    pub(super) summed: u64,
+    /// Scores of the latest validation.
+    pub(super) last: Option<Scores>,
+    best_epoch: u64,
+    best_scores: Option<Scores>,
+}
+
+/// A classifier in training.
+#[derive(Debug)]
+pub(super) struct Trainer {
+    network: Network,
+    weights: Weights,
+    rule: Rule,
+    virtual_batch: Option<i64>,
+    pub(super) device: Device,
+    /// Steps of an epoch.
+    pub(super) steps: u64,
+    pub(super) counters: Counters,
+    pub(super) best: Option<Best>,
+    /// Loss, clean and robust accuracy (shares): the last step's, and the epoch's sums. `[3]`.
+    pub(super) latest: Tensor,
+    sums: Tensor,
+    /// The first step whose loss was not finite, `i64::MAX` while there is none. `[]`.
+    broken: Tensor,
+}
+
+impl Trainer {
+    pub(super) fn new(spec: &TrainSpec, steps: u64, device: Device) -> Result<Self> {
+        let network = Network::new(&spec.network, spec.seed, device)?;
+        let weights = Weights::of(network.parameters());
+        let zeros = || Tensor::zeros([3], (Kind::Double, device));
+        Ok(Self {
+            weights,
+            rule: Rule {
+                weight_decay: spec.weight_decay,
+                nesterov: spec.nesterov,
+                clip: spec.clip,
+            },
+            virtual_batch: spec.virtual_batch.map(|images| images as i64),
+            network,
+            device,
+            steps,
+            counters: Counters::default(),
+            best: None,
+            latest: zeros(),
+            sums: zeros(),
+            broken: Tensor::from(i64::MAX).to_device(device),
+        })
+    }
+
+    /// Logits of `x`. Virtual batches have their own statistics each, and the first one's alone
+    /// move the running ones, as with one of several GPUs.
+    pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let Some(size) = self.virtual_batch.filter(|_| mode != Mode::Eval) else {
+            return self.network.forward(x, mode);
+        };
+        let parts = x.split(size, 0);
+        let logits = parts.iter().enumerate().map(|(index, part)| {
+            self.network.forward(part, if index == 0 { mode } else { Mode::Frozen })
+        });
+        Tensor::cat(&logits.collect::<Vec<_>>(), 0)
+    }
+
+    /// Keeps what the log and the progress line say of a step, without waiting for the device.
+    pub(super) fn note(&mut self, outcome: &Outcome, batch: &Examples) {
+        let _guard = tch::no_grad_guard();
+        let accuracy = |logits: &Option<Tensor>| match logits {
+            Some(logits) => {
+                logits.argmax(1, false).eq_tensor(&batch.y).to_kind(Kind::Double).mean(None)
+            }
+            None => Tensor::from(f64::NAN).to_device(self.device),
+        };
+        let loss = outcome.loss.detach().to_kind(Kind::Double);
+        let step = self.counters.step as i64 + 1;
+        let now = Tensor::from(step).to_device(self.device);
+        self.broken = self.broken.where_self(&loss.isfinite(), &self.broken.minimum(&now));
+        self.latest =
+            Tensor::stack(&[loss, accuracy(&outcome.clean), accuracy(&outcome.robust)], 0);
+        self.sums += &self.latest;
+        self.counters.summed += 1;
+        self.counters.images += batch.x.size()[0] as u64;
+    }
+
+    /// One step of the optimiser and the average.
+    pub(super) fn update(&mut self, loss: &Tensor, rate: Rate, spec: &TrainSpec) {
+        let gradient = self.weights.gradient(loss);
+        self.weights.step(gradient, rate, self.rule);
+        self.counters.step += 1;
+        self.weights.move_average(average::decay(spec, self.steps, self.counters.step));
+    }
+
+    /// The first step, counted from 1, whose loss was not finite. Waits for the device.
+    pub(super) fn broken_at(&self) -> Option<u64> {
+        let step = self.broken.int64_value(&[]);
+        (step != i64::MAX).then_some(step as u64)
+    }
+
+    /// Runs `action` with the network under its averaged weights.
+    pub(super) fn averaged<T>(&mut self, action: impl FnOnce(&super::Forward) -> T) -> T {
+        let Self { network, weights, .. } = self;
+        weights.with_average(|| action(&|x, mode| network.forward(x, mode)))
+    }
+
+    /// Means of loss, clean and robust accuracy since the last call.
+    pub(super) fn take_means(&mut self) -> [f64; 3] {
+        let means = &self.sums / self.counters.summed.max(1) as f64;
+        self.sums = self.sums.zeros_like();
+        self.counters.summed = 0;
+        Vec::<f64>::try_from(means).ok().and_then(|v| v.try_into().ok()).expect("three numbers")
+    }
+
+    /// Averaged weights and living running statistics by name, copied to the CPU.
+    pub(super) fn state(&self) -> Vec<(String, Tensor)> {
+        let _guard = tch::no_grad_guard();
+        let buffers =
+            self.network.buffers().iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+        let copied = |(name, tensor): (String, Tensor)| {
+            let copy = Tensor::empty(tensor.size(), (tensor.kind(), Device::Cpu));
+            (name, {
+                let mut copy = copy;
+                copy.copy_(&tensor);
+                copy
+            })
+        };
+        self.weights.named_average().into_iter().chain(buffers).map(copied).collect()
+    }
+
+    /// Images per second of training proper.
+    pub(super) fn speed(&self) -> f64 {
+        let counters = &self.counters;
+        counters.images as f64 / (counters.seconds - counters.validating).max(1e-9)
+    }
+
+    /// Writes everything that is needed to go on.
+    pub(super) fn save(&mut self, path: &Path, spec: &TrainSpec) -> Result<()> {
+        let weights = &self.weights;
+        let mut tensors = vec![
+            ("weights".to_owned(), weights.flat.shallow_clone()),
+            ("velocity".to_owned(), weights.velocity.shallow_clone()),
+            ("average".to_owned(), weights.average.shallow_clone()),
+            ("sums".to_owned(), self.sums.shallow_clone()),
+        ];
+        let named = |prefix: &str, named: &[(String, Tensor)]| -> Vec<_> {
+            named.iter().map(|(name, t)| (format!("{prefix}.{name}"), t.shallow_clone())).collect()
+        };
+        tensors.extend(named("buffer", self.network.buffers()));
+        if let Some(best) = &self.best {
+            tensors.extend(named("best", &best.state));
+            self.counters.best_epoch = best.epoch;
+            self.counters.best_scores = best.scores;
+        }
+        let counters = serde_json::to_string(&self.counters).expect("numbers");
+        checkpoint::write(path, &tensors, &[("recipe", recipe(spec)), ("counters", counters)])
+    }
+
+    /// Takes up what [`Trainer::save`] left at `path`, if it left anything.
+    pub(super) fn resume(&mut self, path: &Path, spec: &TrainSpec) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let (mut tensors, words) = checkpoint::read(path)?;
+        if words.get("recipe") != Some(&recipe(spec)) {
+            let message = "is the checkpoint of another recipe: delete it to begin anew, or give \
+                           another --out";
+            return Err(Error::in_file(path, message));
+        }
+        let counters = words.get("counters").and_then(|text| serde_json::from_str(text).ok());
+        self.counters = counters
+            .ok_or_else(|| Error::in_file(path, "lacks its counters; delete it to begin anew"))?;
+        let _guard = tch::no_grad_guard();
+        copy(path, &tensors, "weights", &mut self.weights.flat)?;
+        copy(path, &tensors, "velocity", &mut self.weights.velocity)?;
+        copy(path, &tensors, "average", &mut self.weights.average)?;
+        copy(path, &tensors, "sums", &mut self.sums)?;
+        for (name, buffer) in self.network.buffers() {
+            // The same storage as the network's.
+            copy(path, &tensors, &format!("buffer.{name}"), &mut buffer.shallow_clone())?;
+        }
+        if self.counters.best_epoch > 0 {
+            let names = self.state().into_iter().map(|(name, _)| name);
+            let state = names
+                .map(|name| {
+                    let key = format!("best.{name}");
+                    let tensor = tensors.remove(&key).ok_or_else(|| lacks(path, &key))?;
+                    Ok((name, tensor))
+                })
+                .collect::<Result<_>>()?;
+            let (epoch, scores) = (self.counters.best_epoch, self.counters.best_scores);
+            self.best = Some(Best { epoch, scores, state });
+        }
+        Ok(())
+    }
+
+    /// Writes `best.safetensors` and `last.safetensors` into `out`.
+    pub(super) fn export(&self, spec: &TrainSpec, out: &Path) -> Result<()> {
+        if let Some(best) = &self.best {
+            export(&out.join("best.safetensors"), spec, best.epoch, &best.state)?;
+        }
+        export(&out.join("last.safetensors"), spec, spec.epochs, &self.state())
+    }
+
+    pub(super) fn summary(&self, spec: &TrainSpec) -> TrainSummary {
+        TrainSummary {
+            epochs: spec.epochs,
+            best_epoch: self.best.as_ref().map_or(spec.epochs, |best| best.epoch),
+            best: self.best.as_ref().and_then(|best| best.scores),
+            last: self.counters.last,
+            seconds: self.counters.seconds,
+            images_per_second: self.speed(),
+        }
+    }
+}
+
+/// A digest of all that fixes the result.
+fn recipe(spec: &TrainSpec) -> String {
+    JobId::of(&serde_json::to_value(spec).expect("a spec is plain data")).to_string()
+}
+
+fn lacks(path: &Path, name: &str) -> Error {
+    Error::in_file(path, format!("lacks `{name}`; delete it to begin anew"))
+}
+
+fn copy(path: &Path, from: &BTreeMap<String, Tensor>, name: &str, to: &mut Tensor) -> Result<()> {
+    let tensor = from.get(name).ok_or_else(|| lacks(path, name))?;
+    if tensor.size() != to.size() {
+        let sizes = format!("`{name}` is {:?}, expected {:?}", tensor.size(), to.size());
+        return Err(Error::in_file(path, format!("{sizes}; delete it to begin anew")));
+    }
+    to.copy_(tensor);
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! `inspect`, `convert` and `forward` on published files.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use tch::Tensor;
+
+fn gauntlet() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_gauntlet"))
+}
+
+fn shared(rest: &str) -> PathBuf {
+    Path::new(&std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED is set")).join(rest)
+}
+
+/// The tensor called `name` in a safetensors file.
+fn tensor(path: &Path, name: &str) -> Tensor {
+    let found = Tensor::read_safetensors(path).unwrap().into_iter().find(|(n, _)| n == name);
+    found.expect("the tensor is there").1
+}
+
+/// `gauntlet forward file` on images (and noise levels).
+fn forward(file: &Path, input: &Path, extra: &[&str]) -> assert_cmd::assert::Assert {
+    let out = input.with_extension("out");
+    gauntlet()
+        .arg("forward")
+        .arg(file)
+        .arg("--input")
+        .arg(input)
+        .arg("--out")
+        .arg(&out)
+        .args(extra)
+        .env("OMP_NUM_THREADS", "1")
+        .assert()
+}
+
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn a_checkpoint_converted_computes_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, input) = (folder.path().join("wrn.safetensors"), folder.path().join("x"));
+    let published = shared("models/wrn-10-1-swish.weights-best.pt");
+    gauntlet().arg("convert").arg(&published).arg(&ours).assert().success();
+    let x = gauntlet::net::formula::images(&[4, 3, 32, 32], 0.0, 1.0, tch::Device::Cpu);
+    Tensor::write_safetensors(&[("x", x)], &input).unwrap();
+    let golden = shared("golden/classifiers.safetensors");
+    let expected = tensor(&golden, "wrn-10-1-swish.cifar10.logits");
+    for (file, extra) in [(&published, &[][..]), (&ours, &["--batch", "3"][..])] {
+        forward(file, &input, extra).success();
+        let logits = tensor(&input.with_extension("out"), "logits");
+        assert!(logits.allclose(&expected, 1e-4, 1e-5, false), "{}", file.display());
+    }
+}
+
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn a_denoiser_takes_noise_levels_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("x");
+    let pickle = shared("models/tiny-ddpmpp-edm.pkl");
+    let sigma = Tensor::from_slice(&[0.02f32, 1.5, 40.0]);
+    let x = gauntlet::net::formula::images(&[3, 3, 32, 32], -1.0, 1.0, tch::Device::Cpu)
+        * (&sigma + 1.0).view([-1, 1, 1, 1]);
+    let label = Tensor::eye(10, (tch::Kind::Float, tch::Device::Cpu)).narrow(0, 0, 3);
+    Tensor::write_safetensors(&[("x", &x)], &input).unwrap();
+    let output = forward(&pickle, &input, &[]).failure().code(2).get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs `sigma`"));
+    Tensor::write_safetensors(
+        &[("x", &x), ("sigma", &sigma), ("label", &label.contiguous())],
+        &input,
+    )
+    .unwrap();
+    forward(&pickle, &input, &["--batch", "2"]).success();
+    let expected = tensor(&shared("golden/diffusion.safetensors"), "tiny-ddpmpp.edm.denoised");
+    let denoised = tensor(&input.with_extension("out"), "denoised");
+    assert!(denoised.allclose(&expected, 1e-4, 1e-5, false));
+}
+
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn inspect_lists_every_tensor() {
+    let output = gauntlet()
+        .args(["inspect", "--json"])
+        .arg(shared("models/resnet2b.pth"))
+        .assert()
+        .success()
+        .get_output()
+        .clone();
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(list.len(), 16);
+    assert_eq!(list[0]["shape"], serde_json::json!([8, 3, 3, 3]));
+    let output = gauntlet().arg("inspect").arg(shared("models/tiny-ddpmpp-edm.pkl")).assert();
+    let text = String::from_utf8_lossy(&output.success().get_output().stdout).into_owned();
+    for part in ["EDMPrecond", "blake3", "augment_dim: 9", "model_channels: 32"] {
+        assert!(text.contains(part), "{part} is missing");
+    }
+}
+
+#[test]
+fn an_unknown_architecture_lists_what_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    let x = Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu));
+    Tensor::write_safetensors(&[("weight", &x)], &path).unwrap();
+    for extra in [&[][..], &["--arch", "vgg"][..]] {
+        let output = gauntlet().arg("convert").arg(&path).arg("y").args(extra).assert().code(2);
+        let message = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(
+            message.contains("wrn-28-10-swish") && message.contains("x.safetensors"),
+            "{message}"
+        );
+    }
+}
