@@ -1,24 +1,17 @@
 //! `gauntlet generate`: one generated set without a suite.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fs, path::PathBuf};
 
 use tch::Device;
 
 use crate::{
+    cli::bar::Bar,
     diffusion::{
         generate::{self, Draw},
         spec::{GenerateSpec, SamplerSpec, Solver},
     },
-    error::{AtPath, Error, Result},
+    error::{AtPath, Result},
     net::{Denoiser, load},
-    progress::{Event, Progress},
 };
 
 /// Draws images from a denoiser into an .npz set. Run again after an interruption to go on.
@@ -68,14 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut work = args.out.clone().into_os_string();
     work.push(".work");
     let work = PathBuf::from(work);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Error::input(format!("signal {signal}: {error}")))?;
-    }
     // The parts are of one denoiser: another one starts afresh.
     let parts = work.join(&crate::digest::hash_file(&args.denoiser)?[..16]);
-    let done = generate::run_classes(&draw, &parts, &parts, &Watch(stop))?;
+    let done = generate::run_classes(&draw, &parts, &parts, &Bar::new()?)?;
     fs::rename(&done.file, &args.out).at(&args.out)?;
     fs::remove_dir_all(&work).at(&work)?;
     println!(
@@ -108,21 +96,6 @@ fn spec(args: &Args, denoiser: &dyn Denoiser) -> GenerateSpec {
         start: args.start,
         count: args.count,
         batch: args.batch,
-    }
-}
-
-/// Warnings to stderr; stops at a signal.
-struct Watch(Arc<AtomicBool>);
-
-impl Progress for Watch {
-    fn event(&self, event: Event) {
-        if let Event::Warn { message } = event {
-            eprintln!("warning: {message}");
-        }
-    }
-
-    fn stopping(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -3,12 +3,12 @@
 mod bar;
 pub mod convert;
 pub mod doctor;
-pub mod fid;
-pub mod generate;
 pub mod evaluate;
 pub mod exec;
+pub mod fid;
 pub mod forward;
 mod gather;
+pub mod generate;
 pub mod inspect;
 pub mod plan;
 pub mod report;
@@ -36,16 +36,17 @@ struct Cli {
 enum Command {
     Plan(plan::Args),
     Run(run::Args),
+    Report(report::Args),
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Doctor(doctor::Args),
-    Generate(generate::Args),
-    Fid(fid::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
     Train(train::Args),
+    Generate(generate::Args),
+    Fid(fid::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -69,16 +70,17 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Generate(args) => generate::run(&args),
-        Command::Fid(args) => fid::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Fid(args) => fid::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
