@@ -1,13 +1,13 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
-mod bar;
+pub mod bar;
 pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
 pub mod fid;
 pub mod forward;
-mod gather;
+pub mod gather;
 pub mod generate;
 pub mod inspect;
 pub mod plan;
@@ -16,7 +16,7 @@ pub mod run;
 pub mod terminal;
 pub mod train;
 pub mod verify;
-mod watch;
+pub mod watch;
 
 use std::process::ExitCode;
 
