@@ -34,7 +34,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What a training came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct FitSummary {
     /// The averaged weights.
     pub file: PathBuf,

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What a generation did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Generated {
     /// The set: `image` `[n,h,w,3]` bytes and `label` `[n]` int64.
     pub file: PathBuf,
