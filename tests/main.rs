@@ -2,5 +2,5 @@
 
 mod architecture;
 mod networks;
-mod setup;
 mod report;
+mod setup;

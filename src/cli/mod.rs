@@ -3,11 +3,11 @@
 pub mod convert;
 pub mod doctor;
 pub mod exec;
+pub mod forward;
+pub mod inspect;
 pub mod plan;
 pub mod run;
 pub mod terminal;
-pub mod forward;
-pub mod inspect;
 
 use std::process::ExitCode;
 
