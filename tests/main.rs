@@ -4,3 +4,4 @@ mod architecture;
 mod networks;
 mod report;
 mod setup;
+mod train;

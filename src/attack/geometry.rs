@@ -177,7 +177,8 @@ mod tests {
                     .zip(&wanted)
                     .map(|(a, b)| (a - b).abs())
                     .fold(0.0, f64::max);
-                assert!(worst < 5e-6, "scale {scale}, row {row}: {worst}");
+                // Running sums in float32: the error grows with what is summed.
+                assert!(worst < 1e-5 * scale.max(0.5), "scale {scale}, row {row}: {worst}");
             }
         }
     }

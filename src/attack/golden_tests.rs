@@ -2,7 +2,8 @@
 
 use super::{
     Batch, Bounds, Kind, Mode, Spec, run,
-    testing::{Golden, Script, cifar},
+    testing::{Golden, cifar, script},
+    trial::wrong,
 };
 use crate::{progress::Silent, threat::Norm};
 use tch::{Device, Tensor};
@@ -42,22 +43,21 @@ fn settings(golden: &Golden, name: &str, version: &str) -> Spec {
 /// Each attack alone on all clean-correct images.
 fn individual(name: &str, only: &[&str]) {
     let golden = Golden::load(name);
-    let model = Script::load(golden.text("model"));
+    let model = script(golden.text("model"));
     let count = golden.sidecar["images"][1].as_u64().unwrap() as usize;
     let (images, labels) = cifar(count);
     for attack in golden.attacks() {
         if !only.is_empty() && !only.contains(&attack.as_str()) {
             continue;
         }
-        let broken = golden.integers(&format!("{attack}.broken"));
-        let rows: Vec<i64> =
-            (0..count).filter(|&i| broken[i] != -2).map(|row| row as i64).collect();
+        let mistaken = wrong(&model.logits(&images), &labels);
+        let rows: Vec<i64> = (0..count).filter(|&i| !mistaken[i]).map(|row| row as i64).collect();
         let index = Tensor::from_slice(&rows);
         let (x, y) = (images.index_select(0, &index), labels.index_select(0, &index));
         let examples: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
         let batch = Batch { images: &x, labels: &y, examples: &examples };
         let spec = settings(&golden, &attack, "standard");
-        let outcome = run(&spec, &model, &batch, &Silent).unwrap();
+        let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
         let found: Vec<i64> =
             (0..rows.len()).filter(|&i| outcome.breaks[i].is_some()).map(|i| rows[i]).collect();
         assert_eq!(
@@ -115,7 +115,7 @@ individual! {
 /// The whole cascade, as `evaluate` runs it: each attack on what the ones before left.
 fn cascade(name: &str) {
     let golden = Golden::load(name);
-    let model = Script::load(golden.text("model"));
+    let model = script(golden.text("model"));
     let count = golden.sidecar["images"][1].as_u64().unwrap() as usize;
     let (images, labels) = cifar(count);
     let wanted = golden.integers("broken_by");
@@ -131,7 +131,7 @@ fn cascade(name: &str) {
             let (x, y) = (images.index_select(0, &index), labels.index_select(0, &index));
             let examples: Vec<u64> = chunk.iter().map(|&row| row as u64).collect();
             let batch = Batch { images: &x, labels: &y, examples: &examples };
-            let outcome = run(&spec, &model, &batch, &Silent).unwrap();
+            let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
             for (i, &row) in chunk.iter().enumerate().filter(|(i, _)| outcome.breaks[*i].is_some())
             {
                 broken[row] = number as i64;

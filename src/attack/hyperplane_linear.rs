@@ -17,8 +17,9 @@ const HALVINGS: usize = 40;
 
 /// As [`super::hyperplane::project`].
 pub fn project(points: &Tensor, plane: &Hyperplane, norm: Norm, bounds: Bounds) -> Tensor {
-    let excess = dot(&plane.normal, points) - &plane.offset; // [n,1]
-    let w = &plane.normal * excess.ge(0.0).to_kind(Kind::Float).g_mul_scalar(2.0).g_sub_scalar(1.0);
+    let excess = dot(&plane.normal, points) - plane.offset.unsqueeze(1); // [n,1]
+    let side = excess.ge(0.0).to_kind(Kind::Float) * 2.0 - 1.0;
+    let w = &plane.normal * side;
     let need = excess.abs();
     let toward_low = w.gt(0.0);
     let room = (points - bounds.low).where_self(&toward_low, &(-points + bounds.high));

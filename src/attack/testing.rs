@@ -3,37 +3,18 @@
 
 use std::path::PathBuf;
 
-use tch::{CModule, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::net::Classifier;
+use crate::net::{Classifier, load::load_classifier};
 
 pub(crate) fn shared() -> PathBuf {
     PathBuf::from(std::env::var("GAUNTLET_SHARED").expect("GAUNTLET_SHARED names the data"))
 }
 
-/// A TorchScript classifier with ten classes.
-pub(crate) struct Script(CModule);
-
-impl Script {
-    pub(crate) fn load(name: &str) -> Self {
-        let path = shared().join(format!("models/{name}.torchscript.pt"));
-        let mut module = CModule::load(path).unwrap();
-        module.set_eval();
-        for (_, mut parameter) in module.named_parameters().unwrap() {
-            let _ = parameter.requires_grad_(false);
-        }
-        Self(module)
-    }
-}
-
-impl Classifier for Script {
-    fn classes(&self) -> i64 {
-        10
-    }
-
-    fn logits(&self, x: &Tensor) -> Tensor {
-        self.0.forward_ts(&[x]).unwrap()
-    }
+/// A published model, as a TorchScript program.
+pub(crate) fn script(name: &str) -> Box<dyn Classifier> {
+    let path = shared().join(format!("models/{name}.torchscript.pt"));
+    load_classifier(&path, None, "cifar10", Device::Cpu).unwrap()
 }
 
 /// `logits = W x`, two or more classes.

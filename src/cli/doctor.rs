@@ -161,7 +161,7 @@ fn data(given: Option<&Path>) -> Vec<Finding> {
     ];
     let mut findings =
         vec![Finding::good("data", "synthetic: built in, drawn by gauntlet, always there")];
-    for root in given.map(Path::to_owned) {
+    for root in crate::data::roots(given) {
         let mut folders = vec![root.clone()];
         folders.extend(fs::read_dir(&root).into_iter().flatten().flatten().map(|e| e.path()));
         let found: Vec<_> = LAYOUTS

@@ -1,7 +1,8 @@
 //! `gauntlet inspect`: what a file of weights or arrays holds. Runs nothing of it.
 
 use std::{
-    io::{self, Write},
+    fmt::Write as _,
+    io::{self, Write as _},
     path::PathBuf,
 };
 
@@ -65,7 +66,7 @@ fn listing(tree: &Tree) -> String {
 fn outline(document: &Document) -> String {
     let mut text = String::new();
     for (key, value) in &document.metadata {
-        text.push_str(&format!("  [{key}] {value}\n"));
+        let _ = writeln!(text, "  [{key}] {value}");
     }
     describe(&document.tree, "", 1, &mut text);
     let tensors = tree::flatten(&document.tree);
@@ -73,7 +74,7 @@ fn outline(document: &Document) -> String {
         let numbers: usize = tensors.iter().map(|(_, array)| array.len()).sum();
         let size: usize = tensors.iter().map(|(_, array)| array.bytes().len()).sum();
         let size = bytes(size as u64);
-        text.push_str(&format!("{} tensors, {numbers} numbers, {size}\n", tensors.len()));
+        let _ = writeln!(text, "{} tensors, {numbers} numbers, {size}", tensors.len());
     }
     text
 }
@@ -99,14 +100,14 @@ fn describe(tree: &Tree, name: &str, depth: usize, text: &mut String) {
     };
     let indent = "  ".repeat(depth);
     let colon = if name.is_empty() { "" } else { ": " };
-    text.push_str(&format!("{indent}{name}{colon}{line}\n"));
+    let _ = writeln!(text, "{indent}{name}{colon}{line}");
     match tree {
         Tree::List(items) => {
             for (index, item) in items.iter().take(SHOWN).enumerate() {
                 describe(item, &index.to_string(), depth + 1, text);
             }
             if items.len() > SHOWN {
-                text.push_str(&format!("{indent}  ... and {} more\n", items.len() - SHOWN));
+                let _ = writeln!(text, "{indent}  ... and {} more", items.len() - SHOWN);
             }
         }
         Tree::Map(fields) | Tree::Object { fields, .. } => {

@@ -1,13 +1,22 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
+pub mod bar;
 pub mod convert;
 pub mod doctor;
+pub mod evaluate;
 pub mod exec;
+pub mod fid;
 pub mod forward;
+pub mod gather;
+pub mod generate;
 pub mod inspect;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod terminal;
+pub mod train;
+pub mod verify;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -27,11 +36,17 @@ struct Cli {
 enum Command {
     Plan(plan::Args),
     Run(run::Args),
+    Report(report::Args),
     Exec(exec::Args),
+    Evaluate(evaluate::Args),
+    Verify(verify::Args),
     Doctor(doctor::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
+    Train(train::Args),
+    Generate(generate::Args),
+    Fid(fid::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -55,11 +70,17 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Exec(args) => exec::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Fid(args) => fid::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

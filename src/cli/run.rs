@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     cli::{
         plan::Which,
+        report,
         terminal::{Screen, duration, print},
     },
     device::{self, CudaSupport},
@@ -42,9 +43,9 @@ Exit codes: 0 done, 1 a job failed, 2 bad suite or data, 3 the system refused, 1
 pub struct Args {
     #[command(flatten)]
     which: Which,
-    /// Where the report goes.
-    #[arg(long, default_value = "out")]
-    out: PathBuf,
+    /// Folder of the report [default: out/SUITE].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Jobs at once; as many as there are cores or GPUs if not given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -70,13 +71,25 @@ pub fn run(args: &Args) -> Result<()> {
     let launch = move |start: &Start<'_>| worker(&program, &root, start);
     let screen = Screen::new();
     let summary = local::run(&plan.jobs, &store, (&pool, &launch), &screen, &stops)?;
-    keep_plan(&plan, &args.out)?;
+    let out = report::folder(args.out.as_deref(), &plan);
+    keep_plan(&plan, &out)?;
+    let shown = report_of(&plan, &store, &out)?;
     if args.json {
-        print(&json_of(&plan, &summary, &args.out).to_string());
+        print(&json_of(&plan, &summary, &out).to_string());
     } else {
+        print(&shown);
         print(&text_of(&summary));
     }
     verdict(&summary)
+}
+
+/// The report's table and place; nothing while not one evaluation is there.
+fn report_of(plan: &Plan, store: &Store, out: &Path) -> Result<String> {
+    let evaluations = plan.cells.iter().flat_map(|cell| &cell.evaluations);
+    match evaluations.into_iter().any(|evaluation| store.has(&evaluation.job)) {
+        true => report::write(plan, store, out),
+        false => Ok(String::new()),
+    }
 }
 
 /// The process that does one job.

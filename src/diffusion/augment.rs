@@ -55,14 +55,16 @@ pub fn apply(images: &Tensor, p: f64, flip: bool, stream: &mut Stream) -> (Tenso
     let labels: Vec<f32> =
         changes.iter().flat_map(|change| change.labels.map(|label| label as f32)).collect();
     let labels = Tensor::from_slice(&labels).view([b, LABELS]).to_device(images.device());
-    let images = flipped(images, 3, changes.iter().map(|change| change.mirror).collect());
-    let images = flipped(&images, 2, changes.iter().map(|change| change.upend).collect());
+    let mirrored: Vec<bool> = changes.iter().map(|change| change.mirror).collect();
+    let upended: Vec<bool> = changes.iter().map(|change| change.upend).collect();
+    let images = flipped(images, 3, &mirrored);
+    let images = flipped(&images, 2, &upended);
     let inverses: Vec<Matrix> = changes.iter().map(|change| change.inverse).collect();
     (warp(&images, &inverses), labels)
 }
 
-fn flipped(images: &Tensor, dimension: i64, chosen: Vec<bool>) -> Tensor {
-    let chosen = Tensor::from_slice(&chosen).view([-1, 1, 1, 1]).to_device(images.device());
+fn flipped(images: &Tensor, dimension: i64, chosen: &[bool]) -> Tensor {
+    let chosen = Tensor::from_slice(chosen).view([-1, 1, 1, 1]).to_device(images.device());
     images.flip([dimension]).where_self(&chosen, images)
 }
 

@@ -89,7 +89,7 @@ pub fn run(
             checkpoint.save(&training.adam, training.step)?;
             return Err(Error::Interrupted);
         }
-        losses += training.advance()?;
+        losses += training.advance();
         since += 1;
         if reported.elapsed() >= REPORT_EVERY || training.step == steps {
             loss = losses.double_value(&[]) / f64::from(since);
@@ -203,7 +203,7 @@ impl<'a> Training<'a> {
     }
 
     /// One step; gives the mean loss per pixel, `[]`.
-    fn advance(&mut self) -> Result<Tensor> {
+    fn advance(&mut self) -> Tensor {
         let batch = self.batch();
         if self.spec.dropout > 0.0 {
             // Torch draws the masks: its generator, too, becomes a function of (seed, step).
@@ -227,7 +227,7 @@ impl<'a> Training<'a> {
         self.step += 1;
         self.adam.step(&gradients, rate, self.step);
         self.adam.average(self.decay(seen));
-        Ok(loss.detach().mean(Kind::Float))
+        loss.detach().mean(Kind::Float)
     }
 
     /// How much of the average a step keeps after `seen` images.

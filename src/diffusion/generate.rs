@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What a generation did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Generated {
     /// The set: `image` `[n,h,w,3]` bytes and `label` `[n]` int64.
     pub file: PathBuf,
@@ -41,8 +41,8 @@ pub struct Generated {
 }
 
 /// Draws the images `spec.start..spec.start + spec.count` into `out/images.npz`, with the classes
-/// taking turns: image `i` has class `i mod classes`. An unconditional denoiser (0 classes) gives
-/// label -1.
+/// taking turns: image `i` has class `i mod classes`. The images of an unconditional denoiser
+/// (0 classes) all have label 0 until a classifier labels them.
 ///
 /// # Errors
 /// If the spec does not fit the denoiser, a file cannot be written, images are not finite, or
@@ -84,6 +84,9 @@ pub fn run_classes(
     draw.check()?;
     let spec = draw.spec;
     let parts = draw.parts(work)?;
+    if draw.turns.is_empty() {
+        progress.warn("the denoiser knows no classes: every label is 0 until a classifier says");
+    }
     progress.begin("generate", spec.count, "image");
     let (started, mut drawn, mut done) = (Instant::now(), 0, 0);
     for part in &parts {
@@ -137,7 +140,7 @@ impl Draw<'_> {
                 self.denoiser.shape()[0]
             )));
         }
-        let end = spec.start.checked_add(spec.count).filter(|&end| end <= i64::MAX as u64);
+        let end = spec.start.checked_add(spec.count).and_then(|end| i64::try_from(end).ok());
         if spec.count == 0 || spec.batch == 0 || end.is_none() {
             return Err(Error::input(format!(
                 "generate: start {}, count {}, batch {}: expected at least one image at a time",
@@ -169,7 +172,7 @@ impl Draw<'_> {
     }
 
     fn class(&self, index: u64) -> i64 {
-        if self.turns.is_empty() { -1 } else { self.turns[index as usize % self.turns.len()] }
+        if self.turns.is_empty() { 0 } else { self.turns[index as usize % self.turns.len()] }
     }
 
     /// The bytes of a part, pixel by pixel.

@@ -4,6 +4,7 @@ pub mod ablation;
 mod adam;
 pub mod augment;
 mod checkpoint;
+pub mod features;
 pub mod fid;
 pub mod fit;
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! What fixes an evaluation.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
-use crate::{data::spec::Source, threat::ThreatModel};
+use crate::{
+    data::spec::Source,
+    error::{Error, Result},
+    threat::{Norm, ThreatModel},
+};
 
 /// Which weights of a training run are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,4 +86,82 @@ pub struct EvaluateSpec {
     pub batch: u64,
     /// Seed of the attacks.
     pub seed: u64,
+}
+
+impl AttackName {
+    /// The name as suites, records and the command line write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApgdCe => "apgd-ce",
+            Self::ApgdDlr => "apgd-dlr",
+            Self::ApgdT => "apgd-t",
+            Self::Fab => "fab",
+            Self::FabT => "fab-t",
+            Self::Square => "square",
+            Self::Pgd => "pgd",
+        }
+    }
+}
+
+impl fmt::Display for AttackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for AttackName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Pgd, Square};
+        let all = [ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square, Pgd];
+        all.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
+            let names = all.map(Self::as_str).join(", ");
+            Error::input(format!("attack `{text}` is unknown: expected one of {names}"))
+        })
+    }
+}
+
+impl EvaluateSpec {
+    /// Whether L1-APGD runs in three stages: AutoAttack does so in its standard version alone.
+    pub fn staged(&self) -> bool {
+        self.suite == "standard" && self.threat.norm == Norm::L1
+    }
+}
+
+/// The attack `name` with AutoAttack's numbers; targets never exceed the classes there are.
+pub fn published(name: AttackName, classes: i64) -> AttackSpec {
+    let targeted = matches!(name, AttackName::ApgdT | AttackName::FabT);
+    let others = classes.max(1) as u64 - 1;
+    AttackSpec {
+        name,
+        steps: if name == AttackName::Square { 5000 } else { 100 },
+        restarts: 1,
+        targets: if targeted { others.min(9) } else { 0 },
+        eot: 1,
+    }
+}
+
+/// The attacks of the suite `name` (`standard`, `plus` or `rand`), in AutoAttack's order.
+///
+/// # Errors
+/// If there is no such suite; `custom` has no attacks of its own.
+pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackSpec>> {
+    use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square};
+    let one = |name| published(name, classes);
+    let five = |name| AttackSpec { restarts: 5, ..published(name, classes) };
+    match name {
+        "standard" if norm == Norm::L1 => {
+            let few = AttackSpec { targets: one(ApgdT).targets.min(5), ..one(ApgdT) };
+            Ok(vec![five(ApgdCe), few, one(FabT), one(Square)])
+        }
+        "standard" => Ok(vec![one(ApgdCe), one(ApgdT), one(FabT), one(Square)]),
+        "plus" => {
+            Ok(vec![five(ApgdCe), five(ApgdDlr), five(Fab), one(Square), one(ApgdT), one(FabT)])
+        }
+        "rand" => Ok([ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..one(name) }).to_vec()),
+        _ => Err(Error::input(format!(
+            "suite `{name}` is unknown: expected standard, plus or rand, or custom with a list of attacks"
+        ))),
+    }
 }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{AtPath, Error, Result},
+    evaluate::Record,
     units::Tally,
 };
 
@@ -44,6 +45,26 @@ pub struct ExampleRecord {
     pub forwards: u64,
     /// Backward passes spent on it.
     pub backwards: u64,
+}
+
+impl From<&Record> for ExampleRecord {
+    fn from(record: &Record) -> Self {
+        Self {
+            index: record.index,
+            image_hash: record.image_hash.clone(),
+            label: record.label,
+            clean_prediction: record.clean_prediction,
+            clean_margin: record.clean_margin,
+            broken_by: record.broken_by.clone(),
+            restart: record.restart,
+            target: record.target,
+            iteration: record.iteration,
+            norm: record.norm,
+            adversarial_margin: record.adversarial_margin,
+            forwards: record.forwards,
+            backwards: record.backwards,
+        }
+    }
 }
 
 impl ExampleRecord {

@@ -146,4 +146,20 @@ mod tests {
             assert!(message.contains("wrn-28-10-swish") && message.contains("resnet-4b"), "{bad}");
         }
     }
+
+    #[test]
+    fn a_second_normalisation_composes_with_the_one_inside() {
+        let (arch, Some([mean, deviation])) = resolve("wrn-10-1-normalized", "svhn").unwrap()
+        else {
+            panic!("wide networks normalise");
+        };
+        assert_eq!(arch, Arch::parse("wrn-10-1").unwrap());
+        let twice = |x: f64| ((x - 0.5) / 0.5 - 0.5) / 0.5;
+        for x in [0.0, 0.3, 1.0] {
+            assert!(((x - mean[0]) / deviation[0] - twice(x)).abs() < 1e-12);
+        }
+        let (_, plain) = resolve("preact-resnet18", "svhn").unwrap();
+        let (_, behind) = resolve("preact-resnet18-normalized", "svhn").unwrap();
+        assert_eq!((plain, behind), (None, Some([[0.5; 3], [0.5; 3]])));
+    }
 }

@@ -222,7 +222,7 @@ impl Architecture {
             return Some(format!("{} channels do not part into heads of 64", channels * mult));
         }
         let taps = self.resample_filter.len();
-        (taps == 0 || taps % 2 != 0 || self.resample_filter.iter().sum::<f64>() == 0.0)
+        (taps == 0 || !taps.is_multiple_of(2) || self.resample_filter.iter().sum::<f64>() == 0.0)
             .then(|| "resample_filter needs an even number of taps, their sum not zero".into())
     }
 }

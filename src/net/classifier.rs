@@ -66,7 +66,15 @@ pub struct Network {
     still: Body,
     /// Mean and deviation, each `[1,3,1,1]`.
     normalisation: Option<[Tensor; 2]>,
+    /// Whether images are handed on channels-last.
+    channels_last: bool,
 }
+
+/// Below this many parameters convolutions on the CPU run channels-last: measured a sixth faster
+/// for WRN-10-1 and WRN-16-4, in training a fifth. For WRN-28-10 it gains nothing with 32 images
+/// and loses a tenth with four, since the weights are reordered in every pass. It is one choice
+/// for a network, whatever the batch, lest rounding depend on the batch's size.
+const LARGE: usize = 10_000_000;
 
 impl Network {
     /// A network initialised as the official code does, its numbers drawn from `seed`.
@@ -98,7 +106,10 @@ impl Network {
             values.to_device(weights.device()).view([1, 3, 1, 1])
         };
         let normalisation = normalisation.map(|both| both.map(channels));
-        Ok(Self { spec: spec.clone(), weights, living, still, normalisation })
+        let parameters: usize = weights.parameters().iter().map(|(_, t)| t.numel()).sum();
+        let residual = !matches!(living, Body::CnnA(_) | Body::Verified(_));
+        let channels_last = residual && parameters < LARGE && weights.device() == Device::Cpu;
+        Ok(Self { spec: spec.clone(), weights, living, still, normalisation, channels_last })
     }
 
     /// The same network with the gradients of its parameters off.
@@ -120,9 +131,10 @@ impl Network {
     }
 
     fn normalise(&self, x: &Tensor) -> Tensor {
+        let x = if self.channels_last { channels_last(x) } else { x.shallow_clone() }; // alias
         match &self.normalisation {
             Some([mean, deviation]) => (x - mean) / deviation,
-            None => x.shallow_clone(), // alias: only read
+            None => x,
         }
     }
 
@@ -158,6 +170,14 @@ impl Network {
     pub fn device(&self) -> Device {
         self.weights.device()
     }
+}
+
+/// The same images with the channels of a pixel side by side in memory. Gradients come back in the
+/// usual order: undoing the flattening copies them.
+fn channels_last(x: &Tensor) -> Tensor {
+    let shape = x.size();
+    let x = x.flatten(1, -1).view(shape.as_slice()); // [b,c,h,w]
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]) // [b,c,h,w], strided
 }
 
 impl Classifier for Network {
@@ -249,6 +269,9 @@ mod tests {
     fn evaluation_reaches_the_input_and_not_the_parameters() {
         let network = Network::new(&spec_of("wrn-10-1-swish", "cifar10"), 1, Device::Cpu).unwrap();
         let x = formula::images(&[2, 3, 32, 32], 0.0, 1.0, Device::Cpu).set_requires_grad(true);
+        let value = network.logits(&x).square().sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[value], &[&x], false, false).remove(0);
+        assert!(gradient.is_contiguous(), "attacks view gradients as vectors");
         network.logits(&x).square().sum(Kind::Float).backward();
         assert!(x.grad().abs().max().double_value(&[]) > 0.0);
         assert!(network.parameters().iter().all(|(_, tensor)| !tensor.grad().defined()));
@@ -272,7 +295,17 @@ mod tests {
 
     #[test]
     fn every_architecture_runs_on_its_images() {
-        for arch in ["preact-resnet18", "resnet20", "cnn-a", "resnet-2b", "resnet-4b"] {
+        let archs = [
+            "preact-resnet18-swish",
+            "preact-resnet34",
+            "resnet20",
+            "resnet56",
+            "cnn-a",
+            "cifar-small",
+            "resnet-2b",
+            "resnet-4b",
+        ];
+        for arch in archs {
             for (dataset, edge) in [("synthetic", 32), ("tiny-imagenet", 64)] {
                 let network = Network::new(&spec_of(arch, dataset), 0, Device::Cpu).unwrap();
                 let x = formula::images(&[1, 3, edge, edge], 0.0, 1.0, Device::Cpu);

@@ -62,6 +62,7 @@ impl ConvSpec {
     }
 
     /// torch's default start: uniform within ±1/√fan-in.
+    #[must_use]
     pub fn torch_init(self) -> Self {
         Self { init: Init::Uniform(self.fan_in().powf(-0.5)), ..self }
     }

@@ -17,6 +17,7 @@ pub mod spec;
 pub mod tensors;
 pub mod unet;
 mod unet_block;
+mod unet_build;
 pub mod weights;
 pub mod wrn;
 

@@ -53,6 +53,7 @@ impl Weights {
 
     /// The same storage without gradients: layers built from it follow every change of these
     /// weights, yet no gradient ever reaches a parameter through them.
+    #[must_use]
     pub fn without_gradients(&self) -> Self {
         let existing = self.named().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
         Self::from_origin(Origin::Existing(existing), self.device)

@@ -9,7 +9,11 @@ use crate::{
     diffusion,
     digest::hash_file,
     error::{AtPath, Error, Result},
-    evaluate::spec::{Checkpoint, EvaluateSpec},
+    evaluate::{
+        self,
+        spec::{Checkpoint, EvaluateSpec},
+    },
+    leaderboard::records::write_parquet,
     net::{
         Classifier, Denoiser,
         load::{Loaded, load_any, load_classifier},
@@ -47,7 +51,7 @@ impl Stages for Real {
                 let parts: Vec<&Dataset> = parts.iter().collect();
                 summary(&train::run(spec, &real, &parts, device, work, out, progress)?)
             }
-            Work::Evaluate(spec) => evaluate(task, spec),
+            Work::Evaluate(spec) => evaluation(task, spec),
         }
     }
 }
@@ -122,12 +126,21 @@ fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classif
     load_classifier(&artifact.file(name), Some(&network.arch), &network.dataset, task.device)
 }
 
-fn evaluate(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
+fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
     let data = images(task, &spec.data)?;
-    let classifier = classifier(task, spec.checkpoint)?;
-    let _ = (data, classifier);
-    // MERGE: the stage's branch is not in yet. With it:
-    // let evaluation = evaluate::run(spec, &*classifier, &data, device, work, progress)?;
-    // write out/evaluation.json, records::write_parquet(&out.join("records.parquet"), ...).
-    Err(Error::input("evaluation is not connected in this build"))
+    let model = classifier(task, spec.checkpoint)?;
+    let &Task { device, work, out, progress, .. } = task;
+    let evaluation = evaluate::run(spec, &*model, &data, device, work, progress)?;
+    let records: Vec<_> = evaluation.records.iter().map(Into::into).collect();
+    write_parquet(&out.join("records.parquet"), &records)?;
+    let path = out.join("evaluation.json");
+    let text = serde_json::to_string_pretty(&evaluation).map_err(Error::input)?;
+    fs::write(&path, text).at(&path)?;
+    Ok(json!({
+        "total": evaluation.total,
+        "clean": evaluation.clean,
+        "robust": evaluation.robust,
+        "attacks": evaluation.attacks,
+        "warnings": evaluation.warnings,
+    }))
 }

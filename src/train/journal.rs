@@ -6,15 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{AtPath, Result},
-    train::validate::Scores,
+    error::{AtPath, Error, Result},
+    train::{
+        tensorboard::{self, Point},
+        validate::Scores,
+    },
 };
 
 /// One epoch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
     /// Counted from 1.
     pub epoch: u64,
@@ -34,6 +37,25 @@ pub struct Line {
     pub images_per_second: f64,
     /// Seconds since training began, those before an interruption included.
     pub seconds: f64,
+    /// When that was, in seconds since 1970.
+    pub time: f64,
+}
+
+impl Line {
+    fn point(&self) -> Point<'static> {
+        let validation = self.validation;
+        let curves = [
+            ("learning_rate", Some(self.learning_rate)),
+            ("train/loss", Some(self.loss)),
+            ("train/clean", self.clean),
+            ("train/robust", self.robust),
+            ("validation/clean", validation.map(|scores| scores.clean.percent())),
+            ("validation/robust", validation.and_then(|s| s.robust).map(|tally| tally.percent())),
+            ("images_per_second", Some(self.images_per_second)),
+        ];
+        let values = curves.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        Point { time: self.time, step: self.step, values }
+    }
 }
 
 /// The log's file.
@@ -77,5 +99,19 @@ impl Journal {
     /// If either file refuses.
     pub fn copy(&self, path: &Path) -> Result<()> {
         fs::copy(&self.path, path).at(path).map(drop)
+    }
+
+    /// Writes the whole log once more, for TensorBoard, to `path`.
+    ///
+    /// # Errors
+    /// If either file refuses, or a line of the log is none.
+    pub fn draw(&self, path: &Path) -> Result<()> {
+        let text = fs::read_to_string(&self.path).at(&self.path)?;
+        let lines = text.lines().map(serde_json::from_str);
+        let lines: Vec<Line> = lines
+            .collect::<serde_json::Result<_>>()
+            .map_err(|error| Error::in_file(&self.path, error))?;
+        let points: Vec<_> = lines.iter().map(Line::point).collect();
+        fs::write(path, tensorboard::file(&points)).at(path)
     }
 }

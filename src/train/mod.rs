@@ -13,6 +13,7 @@ pub mod run;
 pub mod schedule;
 pub mod score;
 pub mod spec;
+pub mod tensorboard;
 #[cfg(test)]
 mod toy;
 pub mod trades;

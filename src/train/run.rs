@@ -4,7 +4,7 @@ use std::{
     fs,
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,13 @@ use crate::{
     threat::Norm,
 };
 
-/// How long training goes on between checkpoints.
-const PERIOD: Duration = Duration::from_secs(120);
+/// Seconds between checkpoints, unless the environment variable of [`PERIOD`] says otherwise. They
+/// cannot change a result, so they are no part of the recipe.
+const SECONDS: u64 = 120;
+/// Names the environment variable.
+const PERIOD: &str = "GAUNTLET_CHECKPOINT_SECONDS";
+/// The log for TensorBoard.
+const EVENTS: &str = "events.out.tfevents.gauntlet";
 /// Threads that make batches: fewer than any attack keeps waiting.
 const THREADS: usize = 2;
 /// On a device that works ahead of us the loss is looked at after so many steps.
@@ -57,8 +62,10 @@ pub struct TrainSummary {
 
 /// Trains a classifier by `spec` on `real` and the first `spec.generated` images of the parts of
 /// `generated`. `work` holds checkpoints and survives interruptions: called again with the same
-/// arguments, training goes on where it was. `out` gets `best.safetensors`, `last.safetensors`
-/// (averaged weights with the living batch-norm statistics) and `log.jsonl`.
+/// arguments, training goes on where it was. Checkpoints come every 120 seconds, or as often as the
+/// environment variable `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors`
+/// (averaged weights with the living batch-norm statistics), `log.jsonl` and an event file for
+/// TensorBoard; log and events grow in `work` meanwhile.
 ///
 /// # Errors
 /// [`Error::Interrupted`] once `progress` asks to stop and a checkpoint is written;
@@ -86,14 +93,24 @@ pub fn run(
     progress.begin("train", total, "step");
     let from = trainer.counters.step;
     progress.at(from, "");
-    let session = Session { spec, real, batches: &batches, work, progress, total };
+    let session =
+        Session { spec, real, batches: &batches, work, progress, total, period: period()? };
     thread::scope(|scope| {
         let ahead = Ahead::start(scope, &batches, from..total, THREADS);
         session.train(&mut trainer, ahead, &mut journal)
     })?;
     journal.copy(&out.join("log.jsonl"))?;
+    journal.draw(&out.join(EVENTS))?;
     trainer.export(spec, out)?;
     Ok(trainer.summary(spec))
+}
+
+fn period() -> Result<Duration> {
+    let Ok(text) = std::env::var(PERIOD) else { return Ok(Duration::from_secs(SECONDS)) };
+    let seconds = text.parse().map_err(|_| {
+        Error::input(format!("{PERIOD}: `{text}` is not a whole number of seconds"))
+    })?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn check_data(spec: &TrainSpec, real: &Dataset, generated: &[&Dataset]) -> Result<()> {
@@ -165,6 +182,7 @@ struct Session<'a> {
     work: &'a Path,
     progress: &'a dyn Progress,
     total: u64,
+    period: Duration,
 }
 
 impl Session<'_> {
@@ -178,7 +196,7 @@ impl Session<'_> {
             let ends_epoch = step.is_multiple_of(trainer.steps);
             let stopping = self.progress.stopping() && step < self.total;
             // The end of an epoch alone is no reason: small epochs would do nothing but save.
-            let saves = stopping || saved.elapsed() > PERIOD || step == self.total;
+            let saves = stopping || saved.elapsed() >= self.period || step == self.total;
             if trainer.device == Device::Cpu || step.is_multiple_of(LOOK) || ends_epoch || saves {
                 self.check(trainer)?;
             }
@@ -264,7 +282,9 @@ impl Session<'_> {
             validation,
             images_per_second: trainer.speed(),
             seconds: trainer.counters.seconds,
-        })
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
+        })?;
+        journal.draw(&self.work.join(EVENTS))
     }
 
     fn report(&self, trainer: &Trainer) {
@@ -382,6 +402,7 @@ mod tests {
                 let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
                 line["seconds"].take();
                 line["images_per_second"].take();
+                line["time"].take();
                 line
             });
             lines.collect::<Vec<_>>()
@@ -398,7 +419,7 @@ mod tests {
 
     #[test]
     fn every_objective_learns() {
-        let base = TrainSpec { epochs: 10, average_warmup: 0.5, ..spec() };
+        let base = TrainSpec { epochs: 5, average_warmup: 0.5, ..spec() };
         let of = |loss| TrainSpec { loss, ..base.clone() };
         for spec in [
             TrainSpec { threat: None, ..of(Loss::Standard) },
@@ -423,8 +444,8 @@ mod tests {
                         .unwrap()
                 })
                 .collect();
-            assert_eq!(losses.len(), 10);
-            assert!(losses[9] < losses[0], "{:?} {losses:?}", spec.loss);
+            assert_eq!(losses.len(), 5);
+            assert!(losses[4] < losses[0], "{:?} {losses:?}", spec.loss);
             assert_eq!(summary.last.unwrap().robust.is_some(), spec.loss != Loss::Standard);
         }
     }

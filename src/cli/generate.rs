@@ -1,0 +1,127 @@
+//! `gauntlet generate`: one generated set without a suite.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tch::Device;
+
+use crate::{
+    diffusion::{
+        generate::{self, Draw},
+        spec::{GenerateSpec, SamplerSpec, Solver},
+    },
+    error::{AtPath, Error, Result},
+    net::{Denoiser, load},
+    progress::{Event, Progress},
+};
+
+/// Draws images from a denoiser into an .npz set. Run again after an interruption to go on.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The denoiser: an EDM network pickle or a safetensors file of gauntlet.
+    #[arg(long)]
+    denoiser: PathBuf,
+    /// How many images.
+    #[arg(long)]
+    count: u64,
+    /// Steps of EDM's Heun sampler; the network is evaluated 2N - 1 times.
+    #[arg(long, default_value_t = 18)]
+    steps: u64,
+    /// Seed of the set.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Classes that take turns, by number: `0,3,5`; all of them unless given.
+    #[arg(long, value_delimiter = ',')]
+    classes: Vec<i64>,
+    /// First image, for a part of a larger set.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Images drawn at once. Part of what fixes the bytes, by the rounding of single pixels.
+    #[arg(long, default_value_t = 50)]
+    batch: u64,
+    /// The GPU's number; the CPU unless given.
+    #[arg(long)]
+    gpu: Option<usize>,
+    /// The .npz file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Runs `gauntlet generate`.
+///
+/// # Errors
+/// If the denoiser cannot be read, does not fit what is asked, or the set cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let device = args.gpu.map_or(Device::Cpu, Device::Cuda);
+    let denoiser = load::load_denoiser(&args.denoiser, device)?.frozen();
+    let spec = spec(args, &denoiser);
+    let all: Vec<i64> = (0..spec.classes).collect();
+    let turns = if args.classes.is_empty() { &all } else { &args.classes };
+    let draw = Draw { spec: &spec, denoiser: &denoiser, device, turns };
+    draw.check()?;
+    let mut work = args.out.clone().into_os_string();
+    work.push(".work");
+    let work = PathBuf::from(work);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Error::input(format!("signal {signal}: {error}")))?;
+    }
+    // The parts are of one denoiser: another one starts afresh.
+    let parts = work.join(&crate::digest::hash_file(&args.denoiser)?[..16]);
+    let done = generate::run_classes(&draw, &parts, &parts, &Watch(stop))?;
+    fs::rename(&done.file, &args.out).at(&args.out)?;
+    fs::remove_dir_all(&work).at(&work)?;
+    println!(
+        "{}: {} images, {} network evaluations each, {:.1} s",
+        args.out.display(),
+        done.count,
+        done.evaluations,
+        done.seconds
+    );
+    Ok(())
+}
+
+/// EDM's sampler within the noise levels that the network supports.
+fn spec(args: &Args, denoiser: &dyn Denoiser) -> GenerateSpec {
+    let (lowest, highest) = denoiser.sigma_range();
+    GenerateSpec {
+        sampler: SamplerSpec {
+            solver: Solver::Heun,
+            steps: args.steps,
+            sigma_min: lowest.max(0.002),
+            sigma_max: highest.min(80.0),
+            rho: 7.0,
+            churn: 0.0,
+            churn_min: 0.0,
+            churn_max: None,
+            churn_noise: 1.0,
+        },
+        seed: args.seed,
+        classes: denoiser.classes(),
+        start: args.start,
+        count: args.count,
+        batch: args.batch,
+    }
+}
+
+/// Warnings to stderr; stops at a signal.
+struct Watch(Arc<AtomicBool>);
+
+impl Progress for Watch {
+    fn event(&self, event: Event) {
+        if let Event::Warn { message } = event {
+            eprintln!("warning: {message}");
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

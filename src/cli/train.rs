@@ -1,0 +1,128 @@
+//! `gauntlet train`: one classifier without a suite.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use crate::{
+    cli::bar::Bar,
+    data::{Dataset, find, generated},
+    device,
+    error::{AtPath, Error, Result},
+    plan::{self, Files, Work},
+    suite::Suite,
+    threat::Norm,
+    train::{self, spec::TrainSpec},
+    units::Epsilon,
+};
+
+/// Trains one classifier. Resumes when called again with the same arguments.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  gauntlet train --data cifar10 --data-dir data --arch wrn-28-10-swish --norm linf --eps 8/255 \\
+      --generated 1m.npz --out runs/wrn-28-10
+  gauntlet train --data synthetic --arch wrn-10-1-swish --norm l2 --eps 128/255 \\
+      --set train.epochs=10 --set train.batch=64 --out runs/try
+
+Writes best.safetensors, last.safetensors, log.jsonl and an event file for TensorBoard into --out,
+checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS).
+`--set` takes every `train.*`, `data.*` and `generated.*` field of a suite (`gauntlet schema`).")]
+pub struct Args {
+    /// Data set: cifar10, cifar100, svhn, tiny-imagenet, synthetic.
+    #[arg(long, value_name = "NAME")]
+    data: String,
+    /// Folder with its files [default: as `gauntlet run` searches].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Architecture, such as wrn-28-10-swish.
+    #[arg(long, value_name = "NAME", default_value = "wrn-28-10-swish")]
+    arch: String,
+    /// Published recipe: dmat or deepmind.
+    #[arg(long, value_name = "NAME", default_value = "dmat")]
+    preset: String,
+    /// Norm of the threat model: linf or l2.
+    #[arg(long, default_value = "linf")]
+    norm: Norm,
+    /// Its bound, such as 8/255.
+    #[arg(long, value_name = "BOUND", default_value = "8/255")]
+    eps: Epsilon,
+    /// A generated set (.npz) to join the real images.
+    #[arg(long, value_name = "FILE")]
+    generated: Option<PathBuf>,
+    /// Overrides a field of the recipe: `--set train.epochs=2`. Repeatable.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// Where to compute: auto, cpu, cuda, cuda:N.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    device: String,
+    /// Threads of libtorch [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Folder of the results.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with arguments, data or the machine; [`Error::Interrupted`] after SIGINT or
+/// SIGTERM, once a checkpoint is written.
+pub fn run(args: &Args) -> Result<()> {
+    device::load_cuda();
+    device::set_threads(args.threads.unwrap_or_else(device::cores));
+    let device = device::choose(&args.device)?;
+    let roots = Files::roots(args.data_dir.as_deref());
+    let fake = args.generated.as_deref().map(generated::read_unnamed).transpose()?;
+    let spec = recipe(args, &roots, fake.as_ref())?;
+    let (real, _) = find::resolve(&spec.data, &roots)?;
+    let parts: Vec<&Dataset> = fake.iter().collect();
+    let work = args.out.join("work");
+    let progress = Bar::new()?;
+    let summary = train::run(&spec, &real, &parts, device, &work, &args.out, &progress)?;
+    println!("{}", said(&args.out, &summary));
+    Ok(())
+}
+
+fn said(out: &Path, summary: &train::TrainSummary) -> String {
+    let mut text = format!("{}: {} epochs", out.display(), summary.epochs);
+    text += &format!(" in {:.0} s, {:.0} images/s", summary.seconds, summary.images_per_second);
+    if let Some(best) = summary.best {
+        text += &format!("; best epoch {}: {:.2}% clean", summary.best_epoch, best.clean.percent());
+        if let Some(robust) = best.robust {
+            text += &format!(", {:.2}% under PGD on held-out images", robust.percent());
+        }
+    }
+    text
+}
+
+/// The resolved recipe: that of the training job of a suite with this one cell.
+fn recipe(args: &Args, roots: &[PathBuf], fake: Option<&Dataset>) -> Result<TrainSpec> {
+    let mut given = vec![
+        format!("data.name={}", args.data),
+        format!("train.preset={}", args.preset),
+        format!("train.arch={}", args.arch),
+        format!("threat.norm={}", args.norm),
+        format!("threat.epsilon={}", args.eps),
+    ];
+    if let (Some(path), Some(set)) = (&args.generated, fake) {
+        let path = std::path::absolute(path).at(path)?;
+        given.push(format!("generated.file={}", path.display()));
+        given.push(format!("generated.count={}", set.len()));
+    }
+    given.extend(args.overrides.iter().cloned());
+    let suite = Suite::parse("suite: train\n", "arguments", Path::new(""), &given)?;
+    let plan = plan::resolve(&suite, roots, &Files)?;
+    let specs = plan.jobs.into_iter().filter_map(|job| match job.work {
+        Work::Train(spec) => Some(spec),
+        _ => None,
+    });
+    let specs: Vec<_> = specs.collect();
+    match <[TrainSpec; 1]>::try_from(specs) {
+        Ok([spec]) => Ok(spec),
+        Err(many) => {
+            let count = many.len();
+            Err(Error::input(format!("the arguments describe {count} trainings, expected one")))
+        }
+    }
+}
