@@ -72,21 +72,40 @@ pub fn hash_file(path: &Path) -> Result<String> {
 
 /// JSON with the keys of every object sorted, so that equal content has equal bytes.
 fn canonical(value: &serde_json::Value) -> String {
+    let mut text = String::with_capacity(2048);
+    write_canonical(value, &mut text);
+    text
+}
+
+/// Appends to one buffer: planning hashes tens of thousands of specs.
+fn write_canonical(value: &serde_json::Value, text: &mut String) {
     use serde_json::Value;
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| *key);
-            let fields: Vec<_> = entries
-                .into_iter()
-                .map(|(key, value)| format!("{}:{}", Value::String(key.clone()), canonical(value)))
-                .collect();
-            format!("{{{}}}", fields.join(","))
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            text.push('{');
+            for (position, (key, value)) in entries.into_iter().enumerate() {
+                if position > 0 {
+                    text.push(',');
+                }
+                text.push_str(&serde_json::to_string(key).expect("text is JSON"));
+                text.push(':');
+                write_canonical(value, text);
+            }
+            text.push('}');
         }
         Value::Array(items) => {
-            format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(","))
+            text.push('[');
+            for (position, item) in items.iter().enumerate() {
+                if position > 0 {
+                    text.push(',');
+                }
+                write_canonical(item, text);
+            }
+            text.push(']');
         }
-        other => other.to_string(),
+        other => text.push_str(&serde_json::to_string(other).expect("scalars are JSON")),
     }
 }
 

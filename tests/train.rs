@@ -87,7 +87,7 @@ fn mistakes_are_named() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
-    refused(&["--set", "train.epoch=2"], &["train.epoch", "train.epochs"]);
+    refused(&["--set", "train.epoch=2"], &["train.epoch", "did you mean `epochs`?"]);
     refused(&["--set", "train.epochs=none"], &["train.epochs", "none"]);
     refused(&["--set", "train.validation=120"], &["validation"]);
     refused(&["--generated", "nowhere.npz"], &["nowhere.npz"]);

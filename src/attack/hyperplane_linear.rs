@@ -118,9 +118,11 @@ mod tests {
                 let (points, plane) = problem(seed, scale);
                 let a = project(&points, &plane, kind, Bounds::UNIT);
                 let b = hyperplane::project(&points, &plane, kind, Bounds::UNIT);
-                let gap = (length(&a, kind) - length(&b, kind)).abs() / (length(&b, kind) + 1e-6);
+                // Rounding of <w, x> - b moves the plane itself by about 1e-5.
+                let (found, wanted) = (length(&a, kind), length(&b, kind));
+                let gap = (&found - &wanted).abs() - (wanted * 1e-4 + 2e-5);
                 let gap = gap.max().double_value(&[]);
-                assert!(gap < 1e-4, "{kind}, scale {scale}: lengths differ by {gap}");
+                assert!(gap < 0.0, "{kind}, scale {scale}: lengths differ {gap} beyond rounding");
                 let moved = &points + &a;
                 assert!(moved.min().double_value(&[]) > -1e-6);
                 assert!(moved.max().double_value(&[]) < 1.0 + 1e-6);

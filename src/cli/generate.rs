@@ -1,24 +1,17 @@
 //! `gauntlet generate`: one generated set without a suite.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fs, path::PathBuf};
 
 use tch::Device;
 
 use crate::{
+    cli::bar::Bar,
     diffusion::{
         generate::{self, Draw},
         spec::{GenerateSpec, SamplerSpec, Solver},
     },
-    error::{AtPath, Error, Result},
+    error::{AtPath, Result},
     net::{Denoiser, load},
-    progress::{Event, Progress},
 };
 
 /// Draws images from a denoiser into an .npz set. Run again after an interruption to go on.
@@ -68,14 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut work = args.out.clone().into_os_string();
     work.push(".work");
     let work = PathBuf::from(work);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Error::input(format!("signal {signal}: {error}")))?;
-    }
     // The parts are of one denoiser: another one starts afresh.
     let parts = work.join(&crate::digest::hash_file(&args.denoiser)?[..16]);
-    let done = generate::run_classes(&draw, &parts, &parts, &Watch(stop))?;
+    let done = generate::run_classes(&draw, &parts, &parts, &Bar::new()?)?;
     fs::rename(&done.file, &args.out).at(&args.out)?;
     fs::remove_dir_all(&work).at(&work)?;
     println!(
@@ -111,17 +99,50 @@ fn spec(args: &Args, denoiser: &dyn Denoiser) -> GenerateSpec {
     }
 }
 
-/// Warnings to stderr; stops at a signal.
-struct Watch(Arc<AtomicBool>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::generated,
+        net::{
+            denoiser::DenoiserNet,
+            spec::{DenoiserArch, DenoiserSpec, Precond},
+        },
+    };
 
-impl Progress for Watch {
-    fn event(&self, event: Event) {
-        if let Event::Warn { message } = event {
-            eprintln!("warning: {message}");
-        }
-    }
-
-    fn stopping(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    #[test]
+    fn a_saved_denoiser_becomes_a_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let (denoiser, out) = (folder.path().join("d.safetensors"), folder.path().join("set.npz"));
+        let network = DenoiserSpec {
+            arch: DenoiserArch::Ddpmpp,
+            precond: Precond::Edm,
+            resolution: 8,
+            classes: 4,
+            channels: 8,
+            channel_mult: vec![1],
+            blocks: 1,
+            attention: vec![],
+            augment_dim: 0,
+        };
+        let network = DenoiserNet::new(&network, 0, Device::Cpu).unwrap();
+        load::save_denoiser(&denoiser, &network).unwrap();
+        let args = |classes| Args {
+            denoiser: denoiser.clone(),
+            count: 5,
+            steps: 3,
+            seed: 0,
+            classes,
+            start: 0,
+            batch: 4,
+            gpu: None,
+            out: out.clone(),
+        };
+        run(&args(vec![3, 1])).unwrap();
+        let set = generated::read_unnamed(&out).unwrap();
+        assert_eq!((set.size, set.labels), ((8, 8), vec![3, 1, 3, 1, 3]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no work folder is left");
+        let message = run(&args(vec![4])).unwrap_err().to_string();
+        assert!(message.contains("there is no class 4"), "{message}");
     }
 }

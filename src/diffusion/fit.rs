@@ -26,6 +26,8 @@ use crate::{
     rng::Stream,
 };
 
+pub use super::fit_check::check;
+
 /// Standard deviation of the data that EDM's loss and preconditioning assume.
 const SIGMA_DATA: f64 = 0.5;
 /// How often training is saved.
@@ -121,60 +123,6 @@ pub fn run(
     let images = training.step * spec.batch;
     let images_per_second = ((training.step - first) * spec.batch) as f64 / seconds.max(1e-9);
     Ok(FitSummary { file, images, steps, loss, seconds, images_per_second })
-}
-
-/// Refuses what cannot be trained; the message names the key.
-///
-/// # Errors
-/// If a number is impossible, or classes or resolution differ between data and network.
-pub fn check(spec: &FitSpec, data: &Dataset) -> Result<()> {
-    let wrong = |what: String| Err(Error::input(format!("fit: {what}")));
-    let network = &spec.network;
-    let (height, width) = data.size;
-    if [height as i64, width as i64] != [network.resolution; 2] {
-        return wrong(format!(
-            "network.resolution is {}, but images of {} are {height}x{width}",
-            network.resolution, data.name
-        ));
-    }
-    if network.classes != 0 && network.classes != data.classes.len() as i64 {
-        return wrong(format!(
-            "network.classes is {}, but {} has {} classes: expected that or 0 (unconditional)",
-            network.classes,
-            data.name,
-            data.classes.len()
-        ));
-    }
-    if data.is_empty() {
-        return wrong(format!("{} has no images", data.name));
-    }
-    if spec.images == 0 || spec.batch == 0 {
-        return wrong(format!(
-            "images is {}, batch {}: expected at least 1",
-            spec.images, spec.batch
-        ));
-    }
-    if spec.augment > 0.0 && network.augment_dim != augment::LABELS {
-        return wrong(format!(
-            "augment is {}, but network.augment_dim {}: expected {}, EDM's labels",
-            spec.augment,
-            network.augment_dim,
-            augment::LABELS
-        ));
-    }
-    for (key, value, from, to) in [
-        ("learning_rate", spec.learning_rate, f64::MIN_POSITIVE, 1.0),
-        ("dropout", spec.dropout, 0.0, 0.99),
-        ("augment", spec.augment, 0.0, 1.0),
-        ("p_std", spec.p_std, 0.0, 10.0),
-        ("p_mean", spec.p_mean, -20.0, 20.0),
-        ("ema_ramp", spec.ema_ramp, 0.0, f64::MAX),
-    ] {
-        if !(from..=to).contains(&value) {
-            return wrong(format!("{key} is {value}: expected {from} to {to}"));
-        }
-    }
-    Ok(())
 }
 
 /// A training in progress.

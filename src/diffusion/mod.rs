@@ -7,6 +7,7 @@ mod checkpoint;
 pub mod features;
 pub mod fid;
 pub mod fit;
+mod fit_check;
 #[cfg(test)]
 mod gaussian;
 pub mod generate;

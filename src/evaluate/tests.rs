@@ -198,16 +198,17 @@ fn an_evaluation_stopped_anywhere_resumes_to_the_same_records() {
     let data = labelled(&model);
     let attacks = vec![
         short(AttackName::ApgdCe, 10),
-        short(AttackName::FabT, 5),
+        short(AttackName::FabT, 3),
         short(AttackName::Square, 20),
     ];
     let spec = spec(Norm::Linf, "3/255".parse().unwrap(), attacks);
+    let spec = EvaluateSpec { batch: 2, ..spec };
     let whole = evaluate(&spec, &model, &data);
     assert!(whole.robust.correct > 0 && whole.robust.correct < whole.clean.correct);
     let folder = tempfile::tempdir().unwrap();
     let mut stops = 0;
     let resumed = loop {
-        let watch = Impatient { asked: AtomicU64::new(0), limit: 60 };
+        let watch = Impatient { asked: AtomicU64::new(0), limit: 40 };
         match run_in(&spec, &model, &data, &place(folder.path(), &watch)) {
             Ok(evaluation) => break evaluation,
             Err(Error::Interrupted) => stops += 1,

@@ -119,15 +119,16 @@ impl UNet {
                 Model::DhariwalUNet => map.forward(label),
             }
         });
+        // Not in place: one noise level `[1,e]` may meet the labels of a batch `[b,e]`.
         if let (Model::SongUNet, Some(label)) = (self.model, &label) {
-            vector += label;
+            vector = label + vector;
         }
         if let (Some(map), Some(augment)) = (&self.map_augment, condition.augment) {
-            vector += map.forward(augment);
+            vector = map.forward(augment) + vector;
         }
         vector = self.map_layers[1].forward(&self.map_layers[0].forward(&vector).silu());
         if let (Model::DhariwalUNet, Some(label)) = (self.model, &label) {
-            vector += label;
+            vector = label + vector;
         }
         vector.silu() // [b,e]
     }

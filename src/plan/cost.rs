@@ -40,7 +40,10 @@ impl Estimate {
 
     /// Training of a denoiser.
     pub(super) fn fit(spec: &FitSpec) -> Self {
-        Self::new(BOTH_WAYS * spec.images as f64 * denoiser_macs(&spec.network), 64 << 20)
+        // At an edge of one pixel a convolution multiplies each weight once: macs are parameters.
+        let one_pixel = DenoiserSpec { resolution: 1, ..spec.network.clone() };
+        let bytes = 4.0 * denoiser_macs(&one_pixel);
+        Self::new(BOTH_WAYS * spec.images as f64 * denoiser_macs(&spec.network), bytes as u64)
     }
 
     /// Sampling; `macs` are those of one forward pass of the denoiser.
@@ -61,7 +64,9 @@ impl Estimate {
         let seen = images.div_ceil(spec.batch.max(1)) * spec.batch * spec.epochs;
         let validations = spec.epochs / spec.validate_every.max(1) * spec.validation;
         let validation = validations as f64 * (1.0 + BOTH_WAYS * spec.validation_steps as f64);
-        Self::new(macs * (passes * seen as f64 + validation), 128 << 20)
+        // Two checkpoints: the best and the last.
+        let bytes = 2.0 * 4.0 * classifier_macs(&spec.network, 1);
+        Self::new(macs * (passes * seen as f64 + validation), bytes as u64)
     }
 
     /// Attacking `images` images, as if every attack met all of them: an upper bound.
@@ -142,6 +147,13 @@ mod tests {
         assert!((macs("wrn-28-10-swish") - 5.24).abs() < 0.1, "{}", macs("wrn-28-10-swish"));
         assert!((macs("wrn-70-16-swish") - 38.8).abs() < 0.5, "{}", macs("wrn-70-16-swish"));
         assert!((macs("preact-resnet18") - 0.56).abs() < 0.05, "{}", macs("preact-resnet18"));
+        let spec = ClassifierSpec {
+            arch: "wrn-28-10-swish".into(),
+            dataset: "cifar10".into(),
+            classes: 10,
+        };
+        let parameters = classifier_macs(&spec, 1) / 1e6;
+        assert!((parameters - 36.48).abs() < 0.5, "{parameters}");
         let unet = DenoiserSpec {
             arch: DenoiserArch::Ddpmpp,
             precond: Precond::Edm,

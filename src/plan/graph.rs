@@ -11,9 +11,11 @@ use crate::{
     error::Result,
     plan::{
         Cell, CellEvaluation, CellValue, Estimate, ImportSpec, Input, Job, Plan, PlanAxis, Role,
-        Stage, Survey, Surveyor, Work,
+        Survey, Surveyor, Work,
         checks::{blame, combinations, images, training},
-        cost, specs,
+        cost,
+        identity::{Recent, identity},
+        specs,
     },
     suite::{
         Suite,
@@ -78,6 +80,8 @@ struct Need {
 struct Generated {
     /// The denoiser's or the imported set's own work.
     origin: Work,
+    /// The id of that work.
+    source: JobId,
     /// The whole set, where it is sampled.
     spec: Option<GenerateSpec>,
     /// Identity of the set, whatever part of it is used.
@@ -91,6 +95,9 @@ struct Graph<'a> {
     surveyor: &'a dyn Surveyor,
     surveys: HashMap<String, std::result::Result<Survey, String>>,
     hashes: HashMap<PathBuf, std::result::Result<String, String>>,
+    recent: Recent,
+    /// Shards by set, first image and count.
+    shards: HashMap<(JobId, u64, u64), JobId>,
     /// The largest part of each generated set that any cell uses.
     largest: HashMap<JobId, u64>,
     jobs: Vec<Job>,
@@ -106,6 +113,8 @@ impl<'a> Graph<'a> {
             surveyor,
             surveys: HashMap::new(),
             hashes: HashMap::new(),
+            recent: Recent::default(),
+            shards: HashMap::new(),
             largest: HashMap::new(),
             jobs: Vec::new(),
             by_id: HashMap::new(),
@@ -221,12 +230,8 @@ impl<'a> Graph<'a> {
     ) -> Option<Generated> {
         if settings.text("generated.file").is_some() {
             let origin = self.import(settings, "generated.file", "images.npz")?;
-            return Some(Generated {
-                identity: identity(&origin, json!([])),
-                origin,
-                spec: None,
-                count,
-            });
+            let source = self.recent.identity(&origin, None);
+            return Some(Generated { identity: source.clone(), source, origin, spec: None, count });
         }
         let classes = train.1.classes;
         let origin = match settings.text("denoiser.file") {
@@ -239,9 +244,9 @@ impl<'a> Graph<'a> {
         };
         let spec = specs::generate(settings, classes);
         let whole = GenerateSpec { start: 0, count: 0, batch: 0, ..spec.clone() };
-        let inputs = json!([identity(&origin, json!([]))]);
-        let identity = identity(&Work::Generate(whole), inputs);
-        Some(Generated { origin, spec: Some(spec), identity, count })
+        let source = self.recent.identity(&origin, None);
+        let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
+        Some(Generated { origin, source, spec: Some(spec), identity, count })
     }
 
     fn import(&mut self, settings: &Settings, path: &str, name: &str) -> Option<Work> {
@@ -309,25 +314,38 @@ impl<'a> Graph<'a> {
         need: &Need,
         generated: &Generated,
     ) -> (Option<JobId>, Vec<JobId>) {
-        let origin = generated.origin.clone();
-        let (estimate, macs) = match &origin {
-            Work::Fit(spec) => (Estimate::fit(spec), cost::denoiser_macs(&spec.network)),
+        let source = generated.source.clone();
+        let macs = match &generated.origin {
+            Work::Fit(spec) => cost::denoiser_macs(&spec.network),
             // An imported denoiser is taken for one of the published size.
-            _ => (Estimate::import(), 21.2e9),
+            _ => 21.2e9,
         };
-        let id = identity(&origin, json!([]));
-        let source = self.add(index, need, blank(id, origin, estimate));
+        if !self.note(index, &source) {
+            let origin = generated.origin.clone();
+            let estimate = match &origin {
+                Work::Fit(spec) => Estimate::fit(spec),
+                _ => Estimate::import(),
+            };
+            self.add(index, need, blank(source.clone(), origin, estimate));
+        }
         let Some(whole) = &generated.spec else { return (None, vec![source]) };
         let largest = self.largest[&generated.identity];
         let size = need.settings.count("generated.shard");
         let mut shards = Vec::new();
         for start in (0..generated.count).step_by(size as usize) {
             let count = size.min(largest - start);
+            let key = (generated.identity.clone(), start, count);
+            if let Some(id) = self.shards.get(&key).cloned() {
+                self.note(index, &id);
+                shards.push(id);
+                continue;
+            }
             let spec = GenerateSpec { start, count, ..whole.clone() };
             let estimate = Estimate::generate(&spec, macs, need.train.0.resolution);
             let work = Work::Generate(spec);
             let inputs = vec![Input { role: Role::Denoiser, id: source.clone() }];
             let id = identity(&work, json!([source]));
+            self.shards.insert(key, id.clone());
             shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
         }
         (Some(source), shards)
@@ -336,44 +354,29 @@ impl<'a> Graph<'a> {
     /// Adds `job` unless it is there, and notes that the cell at `index` needs it.
     fn add(&mut self, index: usize, need: &Need, mut job: Job) -> JobId {
         let id = job.id.clone();
-        let position = *self.by_id.entry(id.clone()).or_insert_with(|| {
+        if !self.note(index, &id) {
             job.roots.clone_from(&need.roots);
+            job.cells.push(index);
+            self.by_id.insert(id.clone(), self.jobs.len());
             self.jobs.push(job);
-            self.jobs.len() - 1
-        });
+        }
+        id
+    }
+
+    /// Notes that the cell at `index` needs the job, if there is such a job.
+    fn note(&mut self, index: usize, id: &JobId) -> bool {
+        let Some(&position) = self.by_id.get(id) else { return false };
         let cells = &mut self.jobs[position].cells;
         if cells.last() != Some(&index) {
             cells.push(index);
         }
-        id
+        true
     }
 }
 
 fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
     let stage = work.stage();
     Job { id, stage, work, inputs: Vec::new(), roots: Vec::new(), cells: Vec::new(), estimate }
-}
-
-/// The id of `work` on `inputs`. What cannot change a result stays out: where a file lies, how many
-/// images are sampled or (strictly) attacked at once.
-fn identity(work: &Work, inputs: serde_json::Value) -> JobId {
-    let stage: Stage = work.stage();
-    let spec = match work {
-        Work::Import(spec) => json!({ "blake3": spec.blake3, "name": spec.name }),
-        Work::Fit(spec) => json!(spec),
-        Work::Generate(spec) => json!(GenerateSpec { batch: 0, ..spec.clone() }),
-        Work::Train(spec) => json!(spec),
-        Work::Evaluate(spec) => match spec.mode {
-            crate::evaluate::spec::EvalMode::Strict => {
-                json!(crate::evaluate::spec::EvaluateSpec { batch: 0, ..spec.clone() })
-            }
-            crate::evaluate::spec::EvalMode::Reference => json!(spec),
-        },
-    };
-    let content = json!({
-        "stage": stage.name(), "revision": stage.revision(), "spec": spec, "inputs": inputs,
-    });
-    JobId::of(&content)
 }
 
 /// The cell's value on every axis, then what an extra cell says beyond the axes.

@@ -3,6 +3,7 @@
 mod checks;
 mod cost;
 mod graph;
+mod identity;
 mod specs;
 mod survey;
 

@@ -191,13 +191,18 @@ fn ten_thousand_cells_plan_in_under_a_second() {
         list(10),
         list(10)
     );
-    let started = std::time::Instant::now();
+    let started = processor_seconds();
     let plan = plan(&text);
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = processor_seconds() - started;
     assert_eq!((plan.cells.len(), stages(&plan, Stage::Train).len()), (10_000, 10_000));
-    // A second on a free core; other tests share the cores here.
-    assert!(seconds < 3.0, "{seconds} s");
+    assert!(seconds < 1.0, "{seconds} s");
     println!("10,000 cells in {seconds:.3} s");
+}
+
+/// Time this thread had a processor: other tests and programs share the cores.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
 /// The table and the stages' specs name the same fields; what differs is listed here with its why.
