@@ -331,7 +331,11 @@ mod tests {
                 let double = x.to_kind(Kind::Double);
                 let shared = network.denoise(&double, &Tensor::from_slice(&[2f64]), label);
                 assert_eq!(shared.kind(), Kind::Float);
-                assert!(each.allclose(&shared, 1e-5, 1e-6, false));
+                // One row and two go through different matrix products.
+                let error = (&each - shared).abs().max() / each.abs().max();
+                let error = error.double_value(&[]);
+                println!("{arch:?}: {error:.1e}");
+                assert!(error < 1e-5, "{arch:?}: {error}");
             }
         }
     }
