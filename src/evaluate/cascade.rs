@@ -290,8 +290,8 @@ impl<'a> Cascade<'a> {
                     restart: how.restart,
                     target: how.target,
                     iteration: how.iteration,
-                    norm: norms[i],
-                    margin: margins[i],
+                    norm: norms[i] as f32,
+                    margin: margins[i] as f32,
                 }),
                 forwards: outcome.forward[i],
                 backwards: outcome.backward[i],
@@ -354,8 +354,8 @@ impl<'a> Cascade<'a> {
                 record.restart = Some(broken.restart);
                 record.target = broken.target;
                 record.iteration = Some(broken.iteration);
-                record.norm = Some(broken.norm);
-                record.adversarial_margin = Some(broken.margin);
+                record.norm = Some(f64::from(broken.norm));
+                record.adversarial_margin = Some(f64::from(broken.margin));
             }
         }
         for warning in &piece.warnings {

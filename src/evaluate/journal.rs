@@ -31,8 +31,9 @@ pub(crate) struct Broken {
     pub(crate) restart: u64,
     pub(crate) target: Option<i64>,
     pub(crate) iteration: u64,
-    pub(crate) norm: f64,
-    pub(crate) margin: f64,
+    // As computed: serde_json may read a float64 back one unit off, a float32 never.
+    pub(crate) norm: f32,
+    pub(crate) margin: f32,
 }
 
 /// One finished batch of one attack.
