@@ -1,6 +1,7 @@
 //! `gauntlet run`: a suite from end to end.
 
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -86,9 +87,10 @@ pub fn run(args: &Args) -> Result<()> {
 /// The report's table and place; nothing while not one evaluation is there.
 fn report_of(plan: &Plan, store: &Store, out: &Path) -> Result<String> {
     let evaluations = plan.cells.iter().flat_map(|cell| &cell.evaluations);
-    match evaluations.into_iter().any(|evaluation| store.has(&evaluation.job)) {
-        true => report::write(plan, store, out),
-        false => Ok(String::new()),
+    if evaluations.into_iter().any(|evaluation| store.has(&evaluation.job)) {
+        report::write(plan, store, out)
+    } else {
+        Ok(String::new())
     }
 }
 
@@ -145,7 +147,7 @@ fn text_of(summary: &Summary) -> String {
     );
     for failure in &summary.failures {
         let (id, log) = (failure.id.short(), failure.log.display());
-        text += &format!("\n  {id} {}: {}\n    log: {log}", failure.title, failure.message);
+        let _ = write!(text, "\n  {id} {}: {}\n    log: {log}", failure.title, failure.message);
     }
     text
 }

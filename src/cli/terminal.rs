@@ -149,18 +149,15 @@ impl Watcher for Screen {
     fn started(&self, job: &Job, device: &str, threads: usize) {
         let title = job.work.title();
         let mut state = self.state();
-        let bar = match &self.bars {
-            Some(bars) => {
-                let template = "  {prefix} {bar:20.cyan/dim} {pos}/{len} {wide_msg}";
-                let bar = ProgressBar::new(0).with_style(style(template));
-                bars.insert_before(&state.whole, bar.with_prefix(title.clone()))
-            }
-            None => {
-                let threads =
-                    if threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
-                self.line(&format!("start {} {title} ({device}, {threads})", job.id.short()));
-                ProgressBar::hidden()
-            }
+        let bar = if let Some(bars) = &self.bars {
+            let template = "  {prefix} {bar:20.cyan/dim} {pos}/{len} {wide_msg}";
+            let bar = ProgressBar::new(0).with_style(style(template));
+            bars.insert_before(&state.whole, bar.with_prefix(title.clone()))
+        } else {
+            let threads =
+                if threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
+            self.line(&format!("start {} {title} ({device}, {threads})", job.id.short()));
+            ProgressBar::hidden()
         };
         let minutes = job.estimate.core_minutes;
         let (unit, spoke) = (String::new(), Instant::now());

@@ -40,7 +40,7 @@ pub(super) fn combinations(settings: &Settings) -> Vec<Problem> {
     let samples = settings.count("generated.count") > 0
         && settings.text("generated.file").is_none()
         && settings.text("denoiser.file").is_none();
-    if samples && (levels == 0 || levels > 12 || resolution % (1 << (levels - 1)) != 0) {
+    if samples && (levels == 0 || levels > 12 || !resolution.is_multiple_of(1 << (levels - 1))) {
         complain(
             "denoiser.channel_mult",
             format!("{levels} levels do not fit {resolution} pixels: each level halves the edge"),

@@ -64,6 +64,9 @@ fn axes(suite: &Suite) -> Vec<PlanAxis> {
     suite.axes.fields().map(axis).collect()
 }
 
+/// A threat model under the name that the report uses.
+type NamedModel = (String, ThreatModel);
+
 /// A cell's settings with what planning found out about them.
 struct Need {
     settings: Settings,
@@ -71,7 +74,7 @@ struct Need {
     train: (Source, Survey),
     test: (Source, Survey),
     /// Threat models of the evaluations by name.
-    evaluations: Vec<(String, ThreatModel)>,
+    evaluations: Vec<NamedModel>,
     generated: Option<Generated>,
     spec: TrainSpec,
 }
@@ -176,13 +179,10 @@ impl<'a> Graph<'a> {
     }
 
     /// The threat model of training and those of the evaluations, with their names.
-    fn threats(
-        &mut self,
-        settings: &Settings,
-    ) -> Option<(Option<ThreatModel>, Vec<(String, ThreatModel)>)> {
+    fn threats(&mut self, settings: &Settings) -> Option<(Option<ThreatModel>, Vec<NamedModel>)> {
         let training = self.training_threat(settings);
         let named = |name: &String| Some((name.clone(), self.suite.threat(name)?));
-        let evaluations: Vec<(String, ThreatModel)> =
+        let evaluations: Vec<NamedModel> =
             match (settings.texts("evaluate.threats"), settings.text("evaluate.threat")) {
                 (Some(names), _) => names.iter().filter_map(named).collect(),
                 (None, Some(name)) => named(&name.to_owned()).into_iter().collect(),
@@ -192,11 +192,12 @@ impl<'a> Graph<'a> {
         if evaluations.is_empty() || (trains && training.is_none()) {
             let choices: Vec<_> =
                 self.suite.threats.iter().map(|threat| threat.name.as_str()).collect();
-            let message = match choices.is_empty() {
-                true => "no threat model: name one in `threats:`, like \
-                         `threats: {linf: {norm: linf, epsilon: 8/255}}`"
-                    .to_owned(),
-                false => format!("which threat model? expected one of {}", choices.join(", ")),
+            let message = if choices.is_empty() {
+                "no threat model: name one in `threats:`, like \
+                 `threats: {linf: {norm: linf, epsilon: 8/255}}`"
+                    .to_owned()
+            } else {
+                format!("which threat model? expected one of {}", choices.join(", "))
             };
             self.problems.push(blame(settings, "threat", message));
             return None;
@@ -291,19 +292,19 @@ impl<'a> Graph<'a> {
         let work = Work::Train(spec);
         let inputs =
             shards.iter().map(|id| Input { role: Role::Generated, id: id.clone() }).collect();
-        let id = identity(&work, train_identity);
+        let id = identity(&work, &train_identity);
         let train = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
         let evaluation = |(name, threat): &(String, ThreatModel)| {
             let spec = specs::evaluate(&need.settings, need.test.0.clone(), *threat);
             let estimate = Estimate::evaluate(&spec, &network, need.test.1.images);
             let work = Work::Evaluate(spec);
             let inputs = vec![Input { role: Role::Classifier, id: train.clone() }];
-            let id = identity(&work, json!([train]));
+            let id = identity(&work, &json!([train]));
             let job = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
             CellEvaluation { name: name.clone(), threat: *threat, job }
         };
         let evaluations = need.evaluations.iter().map(evaluation).collect();
-        let values = values(self.suite, draft, &need.settings);
+        let values = values(self.suite, &need.settings);
         Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
     }
 
@@ -344,7 +345,7 @@ impl<'a> Graph<'a> {
             let estimate = Estimate::generate(&spec, macs, need.train.0.resolution);
             let work = Work::Generate(spec);
             let inputs = vec![Input { role: Role::Denoiser, id: source.clone() }];
-            let id = identity(&work, json!([source]));
+            let id = identity(&work, &json!([source]));
             self.shards.insert(key, id.clone());
             shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
         }
@@ -379,14 +380,15 @@ fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
     Job { id, stage, work, inputs: Vec::new(), roots: Vec::new(), cells: Vec::new(), estimate }
 }
 
-/// The cell's value on every axis, then what an extra cell says beyond the axes.
-fn values(suite: &Suite, draft: &Draft, settings: &Settings) -> Vec<CellValue> {
-    let axes = suite.axes.fields().map(|axis| axis.field);
-    let extra = draft.given.iter().map(|given| given.field);
-    let mut fields: Vec<usize> = axes.collect();
-    for field in extra {
-        if !fields.contains(&field) {
-            fields.push(field);
+/// The cell's value on every axis, then of what any extra cell says beyond the axes: every cell has
+/// the same columns, so that tables can tell an extra cell from the others.
+fn values(suite: &Suite, settings: &Settings) -> Vec<CellValue> {
+    let mut fields: Vec<usize> = suite.axes.fields().map(|axis| axis.field).collect();
+    for given in suite.axes.include.iter().flat_map(|draft| &draft.given) {
+        // Each evaluation names its own threat model.
+        let evaluated = FIELDS[given.field].path.starts_with("evaluate.threat");
+        if !evaluated && !fields.contains(&given.field) {
+            fields.push(given.field);
         }
     }
     let value = |field: usize| {

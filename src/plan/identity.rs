@@ -11,7 +11,7 @@ use crate::{
 
 /// The id of `work` on `inputs`. What cannot change a result stays out: where a file lies, how many
 /// images are sampled or (strictly) attacked at once.
-pub(super) fn identity(work: &Work, inputs: serde_json::Value) -> JobId {
+pub(super) fn identity(work: &Work, inputs: &serde_json::Value) -> JobId {
     let stage = work.stage();
     let spec = match work {
         Work::Import(spec) => json!({ "blake3": spec.blake3, "name": spec.name }),
@@ -45,7 +45,7 @@ impl Recent {
             return id.clone();
         }
         let inputs: Vec<&JobId> = input.into_iter().collect();
-        let id = identity(work, json!(inputs));
+        let id = identity(work, &json!(inputs));
         if self.0.len() == 32 {
             self.0.remove(0);
         }

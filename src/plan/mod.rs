@@ -208,7 +208,7 @@ pub struct CellEvaluation {
 pub struct Cell {
     /// The name of an extra cell.
     pub label: Option<String>,
-    /// One value for each axis in order, then what an extra cell says beyond the axes.
+    /// One value for each axis in order, then for each field that some extra cell sets.
     pub values: Vec<CellValue>,
     /// The denoiser's job, where generated images join.
     pub denoiser: Option<JobId>,

@@ -118,5 +118,8 @@ fn carry_out(
 fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    // libtorch appends its own stack, whose lines say nothing without its sources.
+    let stack = text.find("\\nException raised from").or(text.find("\nException raised from"));
+    let text = &text[..stack.unwrap_or(text.len())];
     Error::Jobs(format!("the stage panicked, which is a defect of gauntlet: {text}"))
 }

@@ -60,7 +60,7 @@ impl Artifact {
 #[derive(Debug)]
 pub enum Lookup {
     /// Done.
-    Hit(Artifact),
+    Hit(Box<Artifact>),
     /// Not done.
     Miss,
     /// An artifact is there but is not what was committed; the text says why.
@@ -109,7 +109,7 @@ impl Store {
             manifest.check_sizes(&folder)?;
             Ok(manifest)
         }) {
-            Ok(manifest) => Lookup::Hit(Artifact { folder, manifest }),
+            Ok(manifest) => Lookup::Hit(Box::new(Artifact { folder, manifest })),
             Err(error) => Lookup::Damaged(error.to_string()),
         }
     }
@@ -125,7 +125,7 @@ impl Store {
     /// If it is missing or damaged.
     pub fn require(&self, id: &JobId) -> Result<Artifact> {
         match self.lookup(id) {
-            Lookup::Hit(artifact) => Ok(artifact),
+            Lookup::Hit(artifact) => Ok(*artifact),
             Lookup::Miss => Err(Error::in_file(
                 &self.artifact(id),
                 "this input is not in the store: run its job first (`gauntlet run` does)",

@@ -77,8 +77,7 @@ impl Axes {
                 "exclude" => {
                     for item in reader.items(&entry.value, "axes.exclude") {
                         let entries = reader.entries(item, "axes.exclude");
-                        let matches =
-                            entries.iter().filter_map(|entry| self.excluded(entry, reader));
+                        let matches = entries.iter().filter_map(|entry| excluded(entry, reader));
                         let matches = matches.collect();
                         self.exclude.push(matches);
                     }
@@ -118,17 +117,6 @@ impl Axes {
                 self.factors.push(axes);
             }
         }
-    }
-
-    fn excluded(&self, entry: &Entry, reader: &mut Reader) -> Option<(usize, Vec<Value>)> {
-        let field = reader.field(&entry.key, entry.at)?;
-        let values: Vec<Value> = match &entry.value.content {
-            Content::List(items) => {
-                items.iter().filter_map(|item| reader.value(field, item)).collect()
-            }
-            _ => reader.value(field, &entry.value).into_iter().collect(),
-        };
-        Some((field, values))
     }
 
     /// Checks what only the whole section shows: axes given twice, exclusions of what is no axis.
@@ -196,6 +184,16 @@ fn matches(rule: &[(usize, Vec<Value>)], draft: &Draft) -> bool {
             .iter()
             .any(|given| given.field == *field && values.contains(&given.setting.value))
     })
+}
+
+/// One condition of an exclusion: a field, and the values that it excludes.
+fn excluded(entry: &Entry, reader: &mut Reader) -> Option<(usize, Vec<Value>)> {
+    let field = reader.field(&entry.key, entry.at)?;
+    let values: Vec<Value> = match &entry.value.content {
+        Content::List(items) => items.iter().filter_map(|item| reader.value(field, item)).collect(),
+        _ => reader.value(field, &entry.value).into_iter().collect(),
+    };
+    Some((field, values))
 }
 
 /// The keys of a mapping, or of all mappings of a list.

@@ -229,9 +229,10 @@ impl Suite {
         };
         for name in names.iter().filter(|name| self.threat(name).is_none()) {
             let known = self.threats.iter().map(|threat| threat.name.as_str());
-            let hint = match self.threats.is_empty() {
-                true => "`threats:` names none".to_owned(),
-                false => suggestion(name, known),
+            let hint = if self.threats.is_empty() {
+                "`threats:` names none".to_owned()
+            } else {
+                suggestion(name, known)
             };
             reader.problem(
                 at,

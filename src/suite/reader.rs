@@ -41,14 +41,12 @@ impl Reader {
 
     /// The items of a list; anything else is complained about.
     pub fn items<'a>(&mut self, node: &'a Node, key: &str) -> &'a [Node] {
-        match &node.content {
-            Content::List(items) => items,
-            _ => {
-                let message = format!("{} does not fit: expected a list", node.shown());
-                self.problem(Some(node.at), key, message);
-                &[]
-            }
+        if let Content::List(items) = &node.content {
+            return items;
         }
+        let message = format!("{} does not fit: expected a list", node.shown());
+        self.problem(Some(node.at), key, message);
+        &[]
     }
 
     /// The position of the field `path`; an unknown path is complained about with the nearest one.
@@ -137,7 +135,9 @@ impl Reader {
         let before = self.problems.len();
         let value = self.value(field, &node);
         // Lines of an argument mean nothing.
-        self.problems[before..].iter_mut().for_each(|problem| problem.at = None);
+        for problem in &mut self.problems[before..] {
+            problem.at = None;
+        }
         Some(Given { field, setting: Setting { value: value?, origin: Origin::Argument } })
     }
 }

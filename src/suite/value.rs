@@ -146,7 +146,7 @@ fn count(text: &str) -> Option<u64> {
     let number: f64 = number.parse().ok()?;
     // Rounding only mends the last bit of 2.3 * 1e6; a real fraction stays visible.
     let value = (number * unit).round();
-    let whole = (value - number * unit).abs() < 1e-6 && value >= 0.0 && value < 9e15;
+    let whole = (value - number * unit).abs() < 1e-6 && (0.0..9e15).contains(&value);
     whole.then_some(value as u64)
 }
 
