@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Shows progress on standard error and listens to SIGINT and SIGTERM.
 pub struct Bar {
     stops: Arc<AtomicUsize>,
-    bar: ProgressBar,
+    drawn: ProgressBar,
     shown: Mutex<(Instant, u64)>,
 }
 
@@ -33,10 +33,10 @@ impl Bar {
     /// # Errors
     /// If the system refuses the signal handlers.
     pub fn new() -> Result<Self> {
-        let bar = ProgressBar::no_length();
+        let drawn = ProgressBar::no_length();
         let style = "{prefix} {bar:30} {pos}/{len} {elapsed} (left {eta}) {msg}";
-        bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
-        Ok(Self { stops: signals::count()?, bar, shown: Mutex::new((Instant::now(), 0)) })
+        drawn.set_style(ProgressStyle::with_template(style).expect("a valid template"));
+        Ok(Self { stops: signals::count()?, drawn, shown: Mutex::new((Instant::now(), 0)) })
     }
 
     /// One line now and then, and the last one.
@@ -55,16 +55,16 @@ impl Progress for Bar {
         match event {
             Event::Begin { task, total, .. } => {
                 self.shown.lock().unwrap_or_else(PoisonError::into_inner).1 = total;
-                self.bar.set_length(total);
-                self.bar.set_prefix(task);
-                self.bar.reset_eta();
+                self.drawn.set_length(total);
+                self.drawn.set_prefix(task);
+                self.drawn.reset_eta();
             }
             Event::At { done, note } if terminal => {
-                self.bar.set_position(done);
-                self.bar.set_message(note);
+                self.drawn.set_position(done);
+                self.drawn.set_message(note);
             }
             Event::At { done, note } => self.line(done, &note),
-            Event::Warn { message } => self.bar.suspend(|| eprintln!("warning: {message}")),
+            Event::Warn { message } => self.drawn.suspend(|| eprintln!("warning: {message}")),
         }
     }
 

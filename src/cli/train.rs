@@ -85,15 +85,21 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn said(out: &Path, summary: &train::TrainSummary) -> String {
-    let mut text = format!("{}: {} epochs", out.display(), summary.epochs);
-    text += &format!(" in {:.0} s, {:.0} images/s", summary.seconds, summary.images_per_second);
-    if let Some(best) = summary.best {
-        text += &format!("; best epoch {}: {:.2}% clean", summary.best_epoch, best.clean.percent());
-        if let Some(robust) = best.robust {
-            text += &format!(", {:.2}% under PGD on held-out images", robust.percent());
-        }
-    }
-    text
+    let trained = format!(
+        "{}: {} epochs in {:.0} s, {:.0} images/s",
+        out.display(),
+        summary.epochs,
+        summary.seconds,
+        summary.images_per_second
+    );
+    let Some(best) = summary.best else { return trained };
+    let clean = best.clean.percent();
+    let robust = best.robust.map(|tally| format!(", {:.2}% under PGD", tally.percent()));
+    format!(
+        "{trained}; best epoch {}: {clean:.2}% clean{} on held-out images",
+        summary.best_epoch,
+        robust.unwrap_or_default()
+    )
 }
 
 /// The resolved recipe: that of the training job of a suite with this one cell.

@@ -14,6 +14,7 @@ use crate::{
         tensorboard::{self, Point},
         validate::Scores,
     },
+    units::Tally,
 };
 
 /// One epoch.
@@ -50,7 +51,7 @@ impl Line {
             ("train/clean", self.clean),
             ("train/robust", self.robust),
             ("validation/clean", validation.map(|scores| scores.clean.percent())),
-            ("validation/robust", validation.and_then(|s| s.robust).map(|tally| tally.percent())),
+            ("validation/robust", validation.and_then(|s| s.robust).map(Tally::percent)),
             ("images_per_second", Some(self.images_per_second)),
         ];
         let values = curves.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();

@@ -39,17 +39,13 @@ impl Pgd {
         let mut delta = start.copy();
         for _ in 0..self.steps {
             let gradient = input_gradient(&(x + &delta), loss);
-            delta = match self.threat.norm {
-                Norm::L2 => {
-                    let direction = &gradient / lengths(&gradient).clamp_min(1e-6);
-                    let moved = (x + delta + direction * self.step_size).clamp_(0.0, 1.0) - x;
-                    shorten(&moved, epsilon)
-                }
-                _ => {
-                    let moved =
-                        (delta + gradient.sign() * self.step_size).clamp_(-epsilon, epsilon);
-                    (x + moved).clamp_(0.0, 1.0) - x
-                }
+            delta = if self.threat.norm == Norm::L2 {
+                let direction = &gradient / lengths(&gradient).clamp_min(1e-6);
+                let moved = (x + delta + direction * self.step_size).clamp_(0.0, 1.0) - x;
+                shorten(&moved, epsilon)
+            } else {
+                let moved = (delta + gradient.sign() * self.step_size).clamp_(-epsilon, epsilon);
+                (x + moved).clamp_(0.0, 1.0) - x
             };
         }
         (x + delta).clamp_(0.0, 1.0)

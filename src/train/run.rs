@@ -289,19 +289,18 @@ impl Session<'_> {
 
     fn report(&self, trainer: &Trainer) {
         let step = trainer.counters.step;
-        let mut note = format!("epoch {}/{}", (step - 1) / trainer.steps + 1, self.spec.epochs);
+        let epoch = (step - 1) / trainer.steps + 1;
+        let mut words = vec![format!("epoch {epoch}/{}", self.spec.epochs)];
         // Elsewhere the numbers are still being computed, and asking would wait for them.
         if trainer.device == Device::Cpu {
             let latest = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
-            note += &format!(", loss {:.3}", latest[0]);
-            for (name, value) in [("clean", latest[1]), ("robust", latest[2])] {
-                if value.is_finite() {
-                    note += &format!(", {name} {:.0}%", 100.0 * value);
-                }
-            }
+            words.push(format!("loss {:.3}", latest[0]));
+            let shares = [("clean", latest[1]), ("robust", latest[2])].into_iter();
+            let seen = shares.filter(|(_, value)| value.is_finite());
+            words.extend(seen.map(|(name, value)| format!("{name} {:.0}%", 100.0 * value)));
         }
-        note += &format!(", {:.0} images/s", trainer.speed());
-        self.progress.at(step, note);
+        words.push(format!("{:.0} images/s", trainer.speed()));
+        self.progress.at(step, words.join(", "));
     }
 
     fn check(&self, trainer: &Trainer) -> Result<()> {
