@@ -1,10 +1,19 @@
 //! Named counter-based random streams: every draw is a function of (seed, name, index, position),
 //! never of global state, thread count or batch size.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
+
+/// torch has one CPU generator for the whole process. Whoever must draw from it (AutoAttack's own
+/// behaviour, dropout) seeds it and draws while holding this turn.
+pub fn torch_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One random stream. The same `(seed, name, index)` gives the same numbers on every machine.
 #[derive(Debug, Clone)]

@@ -1,14 +1,11 @@
 //! Where an attack's random numbers come from.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Batch, Mode, Spec};
-use crate::rng::Stream;
-
-/// torch has one CPU generator for the whole process: reference attacks take turns.
-static GENERATOR: Mutex<()> = Mutex::new(());
+use crate::rng::{Stream, torch_turn};
 
 /// The source of one attack call.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ impl Noise {
     pub(crate) fn begin(spec: &Spec, batch: &Batch) -> Self {
         match spec.mode {
             Mode::Reference => {
-                let turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+                let turn = torch_turn();
                 tch::manual_seed(spec.seed as i64);
                 Self::Shared(turn)
             }

@@ -38,6 +38,7 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
             }
         }
     }
+    complete_axes(&mut rows);
     if rows.is_empty() {
         return Err(Error::input(format!(
             "suite {}: the store {} holds none of its evaluations yet; run `gauntlet run` first",
@@ -62,6 +63,17 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
             ("libtorch".to_owned(), crate::device::LIBTORCH_VERSION.to_owned()),
         ],
     })
+}
+
+/// An extra cell may say what the axes' cells leave to the sections above them: there the value is
+/// the objective that the classifier was trained with.
+fn complete_axes(rows: &mut [Row]) {
+    const LOSS: &str = "train.loss";
+    if rows.iter().any(|row| row.axis(LOSS).is_some()) {
+        for row in rows.iter_mut().filter(|row| row.axis(LOSS).is_none()) {
+            row.axes.push((LOSS.to_owned(), row.loss.clone()));
+        }
+    }
 }
 
 fn is_comparable(row: &Row) -> bool {

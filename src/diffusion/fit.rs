@@ -23,7 +23,7 @@ use crate::{
     error::{AtPath, Error, Result},
     net::{denoiser::DenoiserNet, load},
     progress::Progress,
-    rng::Stream,
+    rng::{Stream, torch_turn},
 };
 
 pub use super::fit_check::check;
@@ -153,11 +153,13 @@ impl<'a> Training<'a> {
     /// One step; gives the mean loss per pixel, `[]`.
     fn advance(&mut self) -> Tensor {
         let batch = self.batch();
-        if self.spec.dropout > 0.0 {
-            // Torch draws the masks: its generator, too, becomes a function of (seed, step).
+        // Torch draws the masks: its generator, too, becomes a function of (seed, step).
+        let _turn = (self.spec.dropout > 0.0).then(|| {
+            let turn = torch_turn();
             let seed = Stream::new(self.spec.seed, "fit dropout", self.step).bits();
             tch::manual_seed((seed >> 1) as i64);
-        }
+            turn
+        });
         let network = &self.network;
         let denoised = network.forward(
             &(&batch.images + &batch.noise),

@@ -295,7 +295,8 @@ impl<'a> Graph<'a> {
         let id = identity(&work, &train_identity);
         let train = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
         let evaluation = |(name, threat): &(String, ThreatModel)| {
-            let spec = specs::evaluate(&need.settings, need.test.0.clone(), *threat);
+            let spec =
+                specs::evaluate(&need.settings, need.test.0.clone(), need.test.1.classes, *threat);
             let estimate = Estimate::evaluate(&spec, &network, need.test.1.images);
             let work = Work::Evaluate(spec);
             let inputs = vec![Input { role: Role::Classifier, id: train.clone() }];

@@ -4,7 +4,7 @@
 use crate::{
     data::spec::{Source, Split},
     diffusion::spec::{FitSpec, GenerateSpec, SamplerSpec},
-    evaluate::spec::{AttackName, AttackSpec, EvaluateSpec},
+    evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
     suite::{settings::Settings, value::NamedAttack},
     threat::ThreatModel,
@@ -171,11 +171,18 @@ pub(super) fn train(
 }
 
 /// The classifier's evaluation under `threat`.
-pub(super) fn evaluate(settings: &Settings, data: Source, threat: ThreatModel) -> EvaluateSpec {
+pub(super) fn evaluate(
+    settings: &Settings,
+    data: Source,
+    classes: i64,
+    threat: ThreatModel,
+) -> EvaluateSpec {
     let named = settings.text("evaluate.suite").unwrap_or("standard");
-    let standard = cascade(named);
+    let standard = resolve_suite(named, threat.norm, classes).expect("the table's suites exist");
     let attacks: Vec<AttackSpec> = match settings.attacks("evaluate.attacks") {
-        Some(attacks) => attacks.iter().map(|attack| own_attack(settings, attack)).collect(),
+        Some(attacks) => {
+            attacks.iter().map(|attack| own_attack(settings, attack, classes)).collect()
+        }
         None => standard.iter().map(|attack| adjusted(settings, attack.clone())).collect(),
     };
     let suite = if attacks == standard { named } else { "custom" };
@@ -188,31 +195,6 @@ pub(super) fn evaluate(settings: &Settings, data: Source, threat: ThreatModel) -
         checkpoint: settings.choice("evaluate.checkpoint"),
         batch: settings.count("evaluate.batch"),
         seed: settings.count("evaluate.seed"),
-    }
-}
-
-/// AutoAttack's numbers for one attack (Croce and Hein 2020).
-fn published(name: AttackName) -> AttackSpec {
-    let targeted = matches!(name, AttackName::ApgdT | AttackName::FabT);
-    let steps = if name == AttackName::Square { 5000 } else { 100 };
-    AttackSpec { name, steps, restarts: 1, targets: if targeted { 9 } else { 0 }, eot: 1 }
-}
-
-/// AutoAttack's cascades, in its order.
-fn cascade(suite: &str) -> Vec<AttackSpec> {
-    use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square};
-    let repeated = |name, restarts| AttackSpec { restarts, ..published(name) };
-    match suite {
-        "plus" => vec![
-            repeated(ApgdCe, 5),
-            repeated(ApgdDlr, 5),
-            repeated(Fab, 5),
-            repeated(Square, 1),
-            repeated(ApgdT, 1),
-            repeated(FabT, 1),
-        ],
-        "rand" => [ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..published(name) }).to_vec(),
-        _ => [ApgdCe, ApgdT, FabT, Square].map(published).to_vec(),
     }
 }
 
@@ -233,9 +215,9 @@ fn adjusted(settings: &Settings, mut attack: AttackSpec) -> AttackSpec {
 }
 
 /// An attack of `evaluate.attacks`: its own numbers win over those for all attacks.
-fn own_attack(settings: &Settings, named: &NamedAttack) -> AttackSpec {
+fn own_attack(settings: &Settings, named: &NamedAttack, classes: i64) -> AttackSpec {
     let name = serde_json::from_value(named.name.clone().into()).expect("the table's names");
-    let attack = adjusted(settings, published(name));
+    let attack = adjusted(settings, published(name, classes));
     AttackSpec {
         name,
         steps: named.steps.unwrap_or(attack.steps),
