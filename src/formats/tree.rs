@@ -163,6 +163,13 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
     if bytes.starts_with(npy::MAGIC) {
         return Ok(plain(Format::Npy, Tree::Tensor(npy::parse(bytes)?)));
     }
+    // Before the pickles: a header's length, too, may begin with a pickle's first byte.
+    if is_safetensors(bytes) {
+        let file = safetensors::parse(bytes)?;
+        let fields = file.tensors.into_iter().map(|(name, array)| (name, Tree::Tensor(array)));
+        let tree = Tree::Map(fields.collect());
+        return Ok(Document { format: Format::Safetensors, tree, metadata: file.metadata });
+    }
     if torch::is_legacy(bytes) {
         return Ok(plain(Format::TorchLegacy, torch::read_legacy(bytes)?));
     }
@@ -170,12 +177,38 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
         return Ok(plain(Format::Pickle, pickled(bytes, ALL_NAMES)?));
     }
     if bytes.get(8) == Some(&b'{') {
-        let file = safetensors::parse(bytes)?;
-        let fields = file.tensors.into_iter().map(|(name, array)| (name, Tree::Tensor(array)));
-        let tree = Tree::Map(fields.collect());
-        return Ok(Document { format: Format::Safetensors, tree, metadata: file.metadata });
+        // Cut short, most likely: its own reader says by how much.
+        safetensors::parse(bytes)?;
     }
     Err(unknown(bytes))
+}
+
+/// Whether the first eight bytes are the length of a JSON header that fits into the file.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some(length) = bytes.first_chunk::<8>().map(|head| u64::from_le_bytes(*head)) else {
+        return false;
+    };
+    bytes.get(8) == Some(&b'{') && length <= bytes.len() as u64 - 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::array::Dtype;
+
+    /// A header of 640 bytes begins as a pickle of protocol 2 does: 0x80 0x02.
+    #[test]
+    fn headers_that_begin_like_pickles_are_safetensors_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        for padding in 0..1500 {
+            let text = "x".repeat(padding);
+            let tensor =
+                safetensors::Tensor { name: "a", dtype: Dtype::U8, shape: &[1], bytes: &[7] };
+            safetensors::write(&path, &[tensor], &[("padding", text.as_str())]).unwrap();
+            assert_eq!(read(&path).unwrap().format, Format::Safetensors, "{padding}");
+        }
+    }
 }
 
 /// The bare pickle `bytes`, which may ask for the names of `lists` only
