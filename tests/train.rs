@@ -84,7 +84,8 @@ fn mistakes_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let output = command(&folder.path().join("out")).args(extra).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{text}");
+        // 2 for what is wrong in itself, 3 for a file that the system refuses.
+        assert!(matches!(output.status.code(), Some(2 | 3)), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
     refused(&["--set", "train.epoch=2"], &["train.epoch", "did you mean `epochs`?"]);
