@@ -52,6 +52,18 @@ impl Body {
             Self::Verified(body) => body.forward(x),
         }
     }
+
+    fn segments(&self) -> usize {
+        if let Self::Wide(body) = self { body.segments() } else { 1 }
+    }
+
+    fn segment(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
+        if let Self::Wide(body) = self {
+            body.segment(index, x, mode)
+        } else {
+            self.forward(x, mode)
+        }
+    }
 }
 
 /// A classifier with named weights. [`Network::forward`] builds gradients to parameters;
@@ -119,9 +131,25 @@ impl Network {
         self.still.forward(&self.normalise(x), mode)
     }
 
-    fn normalise(&self, x: &Tensor) -> Tensor {
-        // Channels-last would be a sixth faster for small networks on the CPU, but it rounds
-        // otherwise than the official code: signed gradients flip, and crafted images differ.
+    /// Segments of the way from [`Network::normalise`]d images to logits, for who must hold less
+    /// of it in memory than a whole pass.
+    pub fn segments(&self) -> usize {
+        self.living.segments()
+    }
+
+    /// Segment `index` of the way, with gradients to parameters. Computes in the kind of `x`,
+    /// batch norm's statistics and parameters in `Float`.
+    pub fn segment(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
+        self.living.segment(index, x, mode)
+    }
+
+    /// As [`Network::segment`] without gradients to parameters.
+    pub fn segment_still(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
+        self.still.segment(index, x, mode)
+    }
+
+    /// Images as the first segment takes them.
+    pub fn normalise(&self, x: &Tensor) -> Tensor {
         match &self.normalisation {
             Some([mean, deviation]) => (x - mean) / deviation,
             None => x.shallow_clone(), // alias: only read

@@ -98,11 +98,12 @@ impl Conv {
         Self { weight, bias, stride: spec.stride, padding: spec.padding }
     }
 
-    /// `[b,from,h,w]` to `[b,to,h/stride,w/stride]`.
+    /// `[b,from,h,w]` to `[b,to,h/stride,w/stride]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let convolve = |x: &Tensor, padding: i64| {
-            x.conv2d(&self.weight, self.bias.as_ref(), self.stride, padding, 1, 1)
-        };
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
+        let weight = self.weight.to_kind(x.kind()); // itself, where it has that kind
+        let convolve =
+            |x: &Tensor, padding: i64| x.conv2d(&weight, bias.as_ref(), self.stride, padding, 1, 1);
         match self.padding {
             Padding::Even(padding) => convolve(x, padding),
             Padding::RightAndBelow => convolve(&x.constant_pad_nd([0, 1, 0, 1]), 0),
@@ -133,9 +134,10 @@ impl Linear {
         Init::Uniform((from as f64).powf(-0.5))
     }
 
-    /// `[b,from]` to `[b,to]`.
+    /// `[b,from]` to `[b,to]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
+        x.linear(&self.weight.to_kind(x.kind()), bias.as_ref())
     }
 }
 

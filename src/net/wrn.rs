@@ -98,11 +98,25 @@ impl WideResNet {
 
     /// Logits `[b,k]` of normalised images `[b,3,h,w]`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let mut x = self.init_conv.forward(x);
-        for block in &self.blocks {
-            x = block.forward(&x, mode);
+        (1..self.segments())
+            .fold(self.segment(0, x, mode), |x, index| self.segment(index, &x, mode))
+    }
+
+    /// Into how many segments the way from images to logits can be cut: the first convolution,
+    /// each block, the head.
+    pub fn segments(&self) -> usize {
+        self.blocks.len() + 2
+    }
+
+    /// Segment `index` of [`WideResNet::forward`].
+    pub fn segment(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
+        match index.checked_sub(1) {
+            None => self.init_conv.forward(x),
+            Some(block) if block < self.blocks.len() => self.blocks[block].forward(x, mode),
+            Some(_) => {
+                let x = self.activation.apply(&self.batchnorm.forward(x, mode));
+                self.logits.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] inside
+            }
         }
-        let x = self.activation.apply(&self.batchnorm.forward(&x, mode));
-        self.logits.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] before the head
     }
 }
