@@ -8,7 +8,7 @@ use crate::{
     cli::bar::Bar,
     diffusion::{
         generate::{self, Draw},
-        spec::{GenerateSpec, SamplerSpec, Solver},
+        spec::{GenerateSpec, SamplerSpec},
     },
     error::{AtPath, Result},
     net::{Denoiser, load},
@@ -56,14 +56,14 @@ pub fn run(args: &Args) -> Result<()> {
     let spec = spec(args, &denoiser);
     let all: Vec<i64> = (0..spec.classes).collect();
     let turns = if args.classes.is_empty() { &all } else { &args.classes };
-    let draw = Draw { spec: &spec, denoiser: &denoiser, device, turns };
+    let draw = Draw { spec: &spec, denoiser: &denoiser, device, turns, origin: None };
     draw.check()?;
     let mut work = args.out.clone().into_os_string();
     work.push(".work");
     let work = PathBuf::from(work);
     // The parts are of one denoiser: another one starts afresh.
     let parts = work.join(&crate::digest::hash_file(&args.denoiser)?[..16]);
-    let done = generate::run_classes(&draw, &parts, &parts, &Bar::new()?)?;
+    let done = generate::run(&draw, &parts, &parts, &Bar::new()?)?;
     fs::rename(&done.file, &args.out).at(&args.out)?;
     fs::remove_dir_all(&work).at(&work)?;
     println!(
@@ -78,19 +78,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// EDM's sampler within the noise levels that the network supports.
 fn spec(args: &Args, denoiser: &dyn Denoiser) -> GenerateSpec {
-    let (lowest, highest) = denoiser.sigma_range();
     GenerateSpec {
-        sampler: SamplerSpec {
-            solver: Solver::Heun,
-            steps: args.steps,
-            sigma_min: lowest.max(0.002),
-            sigma_max: highest.min(80.0),
-            rho: 7.0,
-            churn: 0.0,
-            churn_min: 0.0,
-            churn_max: None,
-            churn_noise: 1.0,
-        },
+        sampler: SamplerSpec::edm(args.steps).within(denoiser.sigma_range()),
+        policy: None,
+        origin: None,
         seed: args.seed,
         classes: denoiser.classes(),
         start: args.start,

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod exec;
 pub mod fid;
+pub mod fit;
 pub mod forward;
 pub mod gather;
 pub mod generate;
@@ -47,6 +48,7 @@ enum Command {
     Train(train::Args),
     Generate(generate::Args),
     Fid(fid::Args),
+    Fit(fit::Args),
     /// Writes a shell's completion script.
     Completions {
         /// The shell.
@@ -81,6 +83,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Train(args) => train::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Fid(args) => fid::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Completions { shell } => {
             let mut stdout = std::io::stdout();
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);

@@ -2,14 +2,20 @@
 //! (Song et al. 2021), VE (ibid.), iDDPM (Nichol and Dhariwal 2021) and EDM, as in Karras et al.
 //! 2022, table 1. It stands beside the simple sampler of [`super::sampler`], which it contains.
 
-use std::f64::consts::{PI, SQRT_2};
+use std::f64::consts::PI;
 
 use tch::{Kind, Tensor};
 
 use crate::{
-    diffusion::spec::{AblationSpec, Discretization, Scaling, Schedule, Solver},
+    diffusion::{
+        sampler::{Origin, Walk, gamma},
+        spec::{Discretization, SamplerSpec, Scaling, Schedule, Solver},
+    },
     net::Denoiser,
 };
+
+/// Last time of VP's discretization.
+const EPSILON_S: f64 = 1e-3;
 
 /// Smallest ratio of successive `alpha_bar` in iDDPM's table of noise levels.
 const IDDPM_C1: f64 = 0.001;
@@ -88,26 +94,25 @@ fn vp_sigma(beta_d: f64, beta_min: f64, t: f64) -> f64 {
     ((0.5 * beta_d * t * t + beta_min * t).exp() - 1.0).sqrt()
 }
 
-/// Draws images as [`super::sampler::sample`] does, by the generalised sampler.
+/// As [`super::sampler::sample`], by the generalised sampler.
 ///
 /// Source: Karras et al. 2022, algorithm 1 with general s and sigma, and algorithm 2's churn.
-pub fn sample(
-    spec: &AblationSpec,
-    denoiser: &dyn Denoiser,
-    latents: &Tensor,
-    label: Option<&Tensor>,
+pub(super) fn sample(
+    walk: &Walk<'_>,
+    origin: Origin<'_>,
     noise: &mut dyn FnMut(u64) -> Tensor,
 ) -> Tensor {
-    let _guard = tch::no_grad_guard();
-    let denoise = |x: &Tensor, sigma: f64| {
-        let level = Tensor::from_slice(&[sigma]).to_device(x.device());
-        denoiser.denoise(x, &level, label).to_kind(Kind::Double)
-    };
+    let (spec, denoiser) = (walk.spec, walk.denoiser);
+    let denoise = |x: &Tensor, sigma: f64| walk.denoise(x, sigma).to_kind(Kind::Double);
     let (process, times) = process(spec, denoiser);
-    let mut x = latents.to_kind(Kind::Double) * (process.sigma(times[0]) * process.scale(times[0]));
-    for (step, pair) in times.windows(2).enumerate() {
+    let first = times[walk.start];
+    let mut x = origin.noised(process.sigma(first)) * process.scale(first);
+    for (step, pair) in times.windows(2).enumerate().skip(walk.start) {
         let (t, t_next) = (pair[0], pair[1]);
         let sigma = process.sigma(t);
+        if walk.exit == Some(step) {
+            return denoise(&(x / process.scale(t)), sigma);
+        }
         let gamma = gamma(spec, sigma);
         let mut t_hat = t;
         if gamma > 0.0 {
@@ -130,24 +135,11 @@ pub fn sample(
     x
 }
 
-fn gamma(spec: &AblationSpec, sigma: f64) -> f64 {
-    let inside = sigma >= spec.churn_min && sigma <= spec.churn_max.unwrap_or(f64::INFINITY);
-    if inside { (spec.churn / spec.steps as f64).min(SQRT_2 - 1.0) } else { 0.0 }
-}
-
 /// The process and its times, first to last, 0 at the end.
-fn process(spec: &AblationSpec, denoiser: &dyn Denoiser) -> (Process, Vec<f64>) {
-    let epsilon = spec.epsilon_s;
-    let vp = |t| vp_sigma(19.9, 0.1, t);
-    let (low, high) = match spec.discretization {
-        Discretization::Vp => (vp(epsilon), vp(1.0)),
-        Discretization::Ve => (0.02, 100.0),
-        Discretization::Iddpm => (0.002, 81.0),
-        Discretization::Edm => (0.002, 80.0),
-    };
+fn process(spec: &SamplerSpec, denoiser: &dyn Denoiser) -> (Process, Vec<f64>) {
+    let epsilon = EPSILON_S;
     let (lowest, highest) = denoiser.sigma_range();
-    let low = spec.sigma_min.unwrap_or(low).max(lowest);
-    let high = spec.sigma_max.unwrap_or(high).min(highest);
+    let (low, high) = (spec.sigma_min.max(lowest), spec.sigma_max.min(highest));
     // The VP process that has `low` at `epsilon` and `high` at 1.
     let (log_low, log_high) = ((low * low + 1.0).ln(), (high * high + 1.0).ln());
     let beta_d = 2.0 * (log_low / epsilon - log_high) / (epsilon - 1.0);
@@ -203,22 +195,16 @@ pub(super) mod tests {
     pub(in crate::diffusion) fn spec(
         process: (Discretization, Schedule, Scaling),
         steps: u64,
-    ) -> AblationSpec {
-        AblationSpec {
-            solver: Solver::Heun,
-            steps,
-            discretization: process.0,
-            schedule: process.1,
-            scaling: process.2,
-            sigma_min: None,
-            sigma_max: None,
-            rho: 7.0,
-            epsilon_s: 1e-3,
-            alpha: 1.0,
-            churn: 0.0,
-            churn_min: 0.0,
-            churn_max: None,
-            churn_noise: 1.0,
+    ) -> SamplerSpec {
+        let (discretization, schedule, scaling) = process;
+        let (sigma_min, sigma_max) = discretization.range();
+        SamplerSpec {
+            discretization,
+            schedule,
+            scaling,
+            sigma_min,
+            sigma_max,
+            ..SamplerSpec::edm(steps)
         }
     }
 
@@ -233,9 +219,11 @@ pub(super) mod tests {
         for solver in [Solver::Heun, Solver::Euler] {
             let mut general = spec((Discretization::Edm, Schedule::Linear, Scaling::None), 9);
             general.solver = solver;
-            let simple = sampler::tests::edm(solver, 9);
-            let difference = sample(&general, &data, &z, None, &mut never)
-                - sampler::sample(&simple, &data, &z, None, &mut never);
+            let walk = Walk::whole(&general, &data, None);
+            let origin = Origin { latents: &z, images: None };
+            assert!(general.is_plain());
+            let difference =
+                sample(&walk, origin, &mut never) - sampler::sample(&walk, origin, &mut never);
             assert!(difference.abs().max().double_value(&[]) < 1e-12);
         }
     }
@@ -249,7 +237,9 @@ pub(super) mod tests {
             ((Discretization::Ve, Schedule::Ve, Scaling::None), 100.0),
             ((Discretization::Iddpm, Schedule::Linear, Scaling::None), 80.0),
         ] {
-            let drawn = sample(&spec(process, 200), &data, &z, None, &mut never);
+            let spec = spec(process, 200);
+            let origin = Origin { latents: &z, images: None };
+            let drawn = sample(&Walk::whole(&spec, &data, None), origin, &mut never);
             let exact = data.flow(&(z.to_kind(Kind::Double) * sigma_max), sigma_max);
             let error = (drawn - exact).abs().max().double_value(&[]);
             assert!(error < 2e-2, "{process:?}: {error}");

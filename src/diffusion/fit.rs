@@ -18,6 +18,8 @@ use crate::{
         adam::Adam,
         augment,
         checkpoint::{Checkpoint, Log},
+        features::Extractor,
+        snapshot::{Snapshot, Snapshots},
         spec::FitSpec,
     },
     error::{AtPath, Error, Result},
@@ -30,7 +32,8 @@ pub use super::fit_check::check;
 
 /// Standard deviation of the data that EDM's loss and preconditioning assume.
 const SIGMA_DATA: f64 = 0.5;
-/// How often training is saved.
+/// How often training is saved, unless saving takes long: then for every second that it takes
+/// training goes on for twenty.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// How often the loss is read (which waits for the device) and reported.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -50,10 +53,13 @@ pub struct FitSummary {
     pub seconds: f64,
     /// Images per second in this call.
     pub images_per_second: f64,
+    /// The snapshot that `file` holds, where any were taken.
+    pub best: Option<Snapshot>,
 }
 
 /// Trains `spec.network` on `data` and writes `out/denoiser.safetensors` (the averaged weights,
-/// for [`load::load_denoiser`]) and `out/log.jsonl`.
+/// for [`load::load_denoiser`]; with snapshots those of the best) and `out/log.jsonl`; with
+/// snapshots also `out/last.safetensors` and `out/snapshots.jsonl`.
 ///
 /// # Errors
 /// If the spec is impossible or does not fit the data, a file cannot be written, the loss is not
@@ -67,6 +73,34 @@ pub fn run(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<FitSummary> {
+    let judge = Extractor::filters(device);
+    run_judged(&Fit { spec, data, device, judge: &judge }, work, out, progress)
+}
+
+/// What a training is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit<'a> {
+    /// Network and recipe.
+    pub spec: &'a FitSpec,
+    /// Images to learn from.
+    pub data: &'a Dataset,
+    /// Where to compute.
+    pub device: Device,
+    /// In whose features snapshots are judged.
+    pub judge: &'a Extractor,
+}
+
+/// As [`run`], with a choice of features for snapshots.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_judged(
+    fit: &Fit<'_>,
+    work: &Path,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<FitSummary> {
+    let Fit { spec, data, device, judge } = *fit;
     check(spec, data)?;
     fs::create_dir_all(work).at(work)?;
     fs::create_dir_all(out).at(out)?;
@@ -80,13 +114,24 @@ pub fn run(
         }
     };
     let mut log = Log::open(work, training.step * spec.batch)?;
+    let seen = training.step * spec.batch;
+    let mut snapshots = Snapshots::open(spec, data, judge, device, work, seen);
     let steps = spec.images.div_ceil(spec.batch);
     let first = training.step;
     progress.begin("fit", spec.images, "image");
     let (started, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
-    let (mut losses, mut since) = (Tensor::zeros([], (Kind::Float, device)), 0);
+    let (mut pause, mut since) = (SAVE_EVERY, 0);
+    let mut losses = Tensor::zeros([], (Kind::Float, device));
     let mut loss = f64::NAN;
-    while training.step < steps {
+    loop {
+        if snapshots.due(training.step) {
+            checkpoint.save(&training.adam, training.step)?;
+            snapshots.take(&training.averaged()?, training.step * spec.batch, progress)?;
+            saved = Instant::now();
+        }
+        if training.step == steps {
+            break;
+        }
         if progress.stopping() {
             checkpoint.save(&training.adam, training.step)?;
             return Err(Error::Interrupted);
@@ -109,20 +154,28 @@ pub fn run(
             (reported, since) = (Instant::now(), 0);
             let _ = losses.zero_();
         }
-        if saved.elapsed() >= SAVE_EVERY {
+        if saved.elapsed() >= pause {
+            let began = Instant::now();
             checkpoint.save(&training.adam, training.step)?;
+            pause = SAVE_EVERY.max(began.elapsed() * 20);
             saved = Instant::now();
         }
     }
     // Before the weights are written, so that a run stopped here has nothing left to repeat.
     checkpoint.save(&training.adam, training.step)?;
     let file = out.join("denoiser.safetensors");
-    training.write(&file)?;
+    let best = snapshots.best().cloned();
+    if best.is_some() {
+        load::save_denoiser(&out.join("last.safetensors"), &training.averaged()?)?;
+        snapshots.finish(&file, out)?;
+    } else {
+        load::save_denoiser(&file, &training.averaged()?)?;
+    }
     log.copy_to(&out.join("log.jsonl"))?;
     let seconds = started.elapsed().as_secs_f64();
     let images = training.step * spec.batch;
     let images_per_second = ((training.step - first) * spec.batch) as f64 / seconds.max(1e-9);
-    Ok(FitSummary { file, images, steps, loss, seconds, images_per_second })
+    Ok(FitSummary { file, images, steps, loss, seconds, images_per_second, best })
 }
 
 /// A training in progress.
@@ -229,13 +282,16 @@ impl<'a> Training<'a> {
             .collect()
     }
 
-    /// Puts the averaged weights in the place of the trained ones and writes the network.
-    fn write(&self, path: &Path) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        for (parameter, average) in self.parameters.iter().zip(self.adam.averaged()) {
-            parameter.detach().copy_(&average);
-        }
-        load::save_denoiser(path, &self.network)
+    /// A network of the averaged weights as they are now.
+    fn averaged(&self) -> Result<DenoiserNet> {
+        let network = DenoiserNet::blank(self.network.architecture().clone(), self.device)?;
+        let names = self.network.parameters().iter().map(|(name, _)| name.clone());
+        let named = names.zip(self.adam.averaged());
+        let buffers = self.network.buffers().iter();
+        // Aliases: `load` copies.
+        let buffers = buffers.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        network.load(&named.chain(buffers).collect())?;
+        Ok(network.frozen())
     }
 }
 
@@ -265,138 +321,4 @@ fn mirror(images: &Tensor, stream: &mut Stream) -> Tensor {
     let chosen: Vec<bool> = (0..images.size()[0]).map(|_| stream.chance(0.5)).collect();
     let chosen = Tensor::from_slice(&chosen).view([-1, 1, 1, 1]).to_device(images.device());
     images.flip([3]).where_self(&chosen, images)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        data::{
-            Layout, Pixels,
-            spec::{Source, Split},
-        },
-        net::spec::{DenoiserArch, DenoiserSpec, Precond},
-        progress::{Event, Silent},
-    };
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    /// Two classes: bright and dark, 8x8.
-    fn data() -> Dataset {
-        let mut stream = Stream::new(0, "images", 0);
-        let pixels = (0..20)
-            .flat_map(|image| {
-                let base: u8 = if image % 2 == 0 { 200 } else { 40 };
-                (0..192).map(|_| base + stream.below(16) as u8).collect::<Vec<_>>()
-            })
-            .collect();
-        Dataset {
-            name: "grey".to_owned(),
-            classes: vec!["bright".to_owned(), "dark".to_owned()],
-            size: (8, 8),
-            layout: Layout::Chw,
-            pixels: Pixels::Owned(pixels),
-            labels: (0..20).map(|image| image % 2).collect(),
-        }
-    }
-
-    fn spec() -> FitSpec {
-        FitSpec {
-            data: Source {
-                name: "grey".to_owned(),
-                split: Split::Train,
-                skip: 0,
-                count: None,
-                resolution: 8,
-                fingerprint: String::new(),
-            },
-            network: DenoiserSpec {
-                arch: DenoiserArch::Ddpmpp,
-                precond: Precond::Edm,
-                resolution: 8,
-                classes: 2,
-                channels: 8,
-                channel_mult: vec![1],
-                blocks: 1,
-                attention: vec![],
-                augment_dim: augment::LABELS,
-            },
-            images: 96,
-            batch: 8,
-            learning_rate: 2e-3,
-            ramp: 16,
-            ema_half_life: 32,
-            ema_ramp: 0.5,
-            dropout: 0.1,
-            p_mean: -1.2,
-            p_std: 1.2,
-            augment: 0.12,
-            flip: true,
-            seed: 5,
-        }
-    }
-
-    fn fit(spec: &FitSpec, folder: &Path, progress: &dyn Progress) -> Result<FitSummary> {
-        run(spec, &data(), Device::Cpu, &folder.join("work"), &folder.join("out"), progress)
-    }
-
-    /// Stops after some steps.
-    struct Stopping(AtomicU64);
-
-    impl Progress for Stopping {
-        fn event(&self, _: Event) {}
-
-        fn stopping(&self) -> bool {
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
-        }
-    }
-
-    #[test]
-    fn an_interrupted_training_ends_in_the_same_bytes() {
-        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let expected = fs::read(fit(&spec(), whole.path(), &Silent).unwrap().file).unwrap();
-        for steps in [5, 3] {
-            let stopped = fit(&spec(), broken.path(), &Stopping(AtomicU64::new(steps)));
-            assert!(matches!(stopped, Err(Error::Interrupted)));
-            assert!(!broken.path().join("out/denoiser.safetensors").exists());
-        }
-        let done = fit(&spec(), broken.path(), &Silent).unwrap();
-        assert_eq!((done.steps, done.images), (12, 96));
-        assert!(fs::read(&done.file).unwrap() == expected);
-        let loaded = load::load_denoiser(&done.file, Device::Cpu).unwrap();
-        assert_eq!(crate::net::Denoiser::shape(&loaded), [3, 8, 8]);
-        let other = FitSpec { seed: 6, ..spec() };
-        let other = fit(&other, broken.path(), &Silent).unwrap();
-        assert!(fs::read(other.file).unwrap() != expected, "another seed starts afresh");
-    }
-
-    #[test]
-    fn training_lowers_the_loss() {
-        let folder = tempfile::tempdir().unwrap();
-        let plain = FitSpec { dropout: 0.0, augment: 0.0, ..spec() };
-        let loss = |images| {
-            let spec = FitSpec { images, seed: images, ..plain.clone() };
-            let log = fit(&spec, &folder.path().join(images.to_string()), &Silent);
-            log.unwrap().loss
-        };
-        let (start, end) = (loss(8), loss(2400));
-        assert!(end < 0.6 * start, "{start} {end}");
-    }
-
-    #[test]
-    fn misfits_are_refused_by_key() {
-        let network = |classes, resolution| {
-            let base = spec().network;
-            FitSpec { network: DenoiserSpec { classes, resolution, ..base }, ..spec() }
-        };
-        for (spec, key) in [
-            (network(3, 8), "network.classes"),
-            (network(2, 16), "network.resolution"),
-            (FitSpec { learning_rate: f64::NAN, ..spec() }, "learning_rate"),
-            (FitSpec { batch: 0, ..spec() }, "batch"),
-            (FitSpec { dropout: 1.0, ..spec() }, "dropout"),
-        ] {
-            let message = check(&spec, &data()).unwrap_err().to_string();
-            assert!(message.contains(key), "{message}");
-        }
-    }
 }

@@ -37,6 +37,12 @@ pub fn check(spec: &FitSpec, data: &Dataset) -> Result<()> {
             spec.images, spec.batch
         ));
     }
+    if spec.snapshot > 0 && (spec.snapshot_images < 2 || spec.snapshot_steps == 0) {
+        return wrong(format!(
+            "snapshot_images is {}, snapshot_steps {}: expected at least 2 and 1",
+            spec.snapshot_images, spec.snapshot_steps
+        ));
+    }
     if spec.augment > 0.0 && network.augment_dim != augment::LABELS {
         return wrong(format!(
             "augment is {}, but network.augment_dim {}: expected {}, EDM's labels",

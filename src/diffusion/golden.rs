@@ -6,8 +6,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     diffusion::{
-        ablation, fid, sampler,
-        spec::{AblationSpec, Discretization, SamplerSpec, Scaling, Schedule, Solver},
+        ablation, fid,
+        sampler::{self, Origin, Walk},
+        spec::{Discretization, SamplerSpec, Scaling, Schedule, Solver},
     },
     net::{architecture::Architecture, denoiser::DenoiserNet, formula},
 };
@@ -63,7 +64,8 @@ fn edm_samplers_match_the_official_one() {
     let golden = golden();
     let draw = |spec: &SamplerSpec| {
         let mut noise = |step| noise((3 << 20) + step);
-        sampler::sample(spec, &golden.network, &golden.latents, Some(&golden.label), &mut noise)
+        let walk = Walk::whole(spec, &golden.network, Some(&golden.label));
+        sampler::sample(&walk, Origin { latents: &golden.latents, images: None }, &mut noise)
     };
     for steps in [2, 5, 18] {
         close(&golden, &format!("sampler.heun{steps}"), &draw(&edm(steps)));
@@ -90,10 +92,11 @@ fn generalised_samplers_match_the_official_one() {
     ];
     for (name, process) in processes {
         for (suffix, solver) in [("heun", Solver::Heun), ("euler", Solver::Euler)] {
-            let spec = AblationSpec { solver, ..ablation::tests::spec(process, 8) };
-            let (latents, label) = (&golden.latents, Some(&golden.label));
+            let spec = SamplerSpec { solver, ..ablation::tests::spec(process, 8) };
+            let walk = Walk::whole(&spec, &golden.network, Some(&golden.label));
+            let origin = Origin { latents: &golden.latents, images: None };
             let mut never = |_| unreachable!("a deterministic sampler asks for no noise");
-            let drawn = ablation::sample(&spec, &golden.network, latents, label, &mut never);
+            let drawn = ablation::sample(&walk, origin, &mut never);
             close(&golden, &format!("ablation.{name}.{suffix}"), &drawn);
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod ablation;
 mod adam;
+pub mod ancestral;
 pub mod augment;
 mod checkpoint;
 pub mod features;
@@ -9,11 +10,20 @@ pub mod fid;
 pub mod fit;
 mod fit_check;
 #[cfg(test)]
+mod fit_tests;
+#[cfg(test)]
 mod gaussian;
 pub mod generate;
 #[cfg(test)]
+mod generate_tests;
+#[cfg(test)]
 mod golden;
+pub mod label;
 pub mod neighbours;
+mod policy;
 pub mod sampler;
+pub mod sampler_check;
+mod sampler_spec;
 mod set;
+pub mod snapshot;
 pub mod spec;

@@ -1,43 +1,102 @@
 //! EDM's samplers (Karras et al. 2022, algorithms 1 and 2): a float64 state around the network.
+//! [`super::ablation`] generalises them, [`super::ancestral`] has those of earlier work; all walk
+//! down a list of noise levels and can enter it late and leave it early.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    diffusion::spec::{SamplerSpec, Solver},
-    error::{Error, Result},
+    diffusion::{
+        ablation, ancestral,
+        spec::{SamplerSpec, Solver},
+    },
     net::Denoiser,
     rng::Stream,
 };
 
-/// The most steps anybody means.
-const MOST_STEPS: u64 = 100_000;
+pub use super::sampler_check::check;
 
-/// Draws images from `latents`.
-///
-/// `latents` `[b,c,h,w]` are standard normal; `label` is one-hot `[b,k]`. `noise` gives standard
-/// normal `[b,c,h,w]` for a step, counted from 0, and is asked only where churn adds noise.
-/// Returns `[b,c,h,w]`, `Double`, pixels around `[-1, 1]`.
+/// What images are drawn by.
+#[derive(Clone, Copy)]
+pub struct Walk<'a> {
+    /// The sampler.
+    pub spec: &'a SamplerSpec,
+    /// The network.
+    pub denoiser: &'a dyn Denoiser,
+    /// One-hot classes `[b,k]`.
+    pub label: Option<&'a Tensor>,
+    /// The step, counted from 0, at which a noised `origin` enters; 0 for pure noise.
+    pub start: usize,
+    /// The step, counted from 0, whose denoised image is the result; `None` for the whole way.
+    pub exit: Option<usize>,
+}
+
+impl<'a> Walk<'a> {
+    /// The whole way.
+    pub fn whole(
+        spec: &'a SamplerSpec,
+        denoiser: &'a dyn Denoiser,
+        label: Option<&'a Tensor>,
+    ) -> Self {
+        Self { spec, denoiser, label, start: 0, exit: None }
+    }
+
+    /// `D(x; sigma)`, `Float` or what the denoiser gives.
+    pub(super) fn denoise(&self, x: &Tensor, sigma: f64) -> Tensor {
+        let level = Tensor::from_slice(&[sigma]).to_device(x.device());
+        self.denoiser.denoise(x, &level, self.label)
+    }
+}
+
+/// Where a walk begins.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// Standard normal `[b,c,h,w]`.
+    pub latents: &'a Tensor,
+    /// Images `[b,c,h,w]` in `[-1, 1]` under the noise, where the walk does not start from pure
+    /// noise.
+    pub images: Option<&'a Tensor>,
+}
+
+impl Origin<'_> {
+    /// The images under noise of deviation `sigma`, `Double`.
+    pub(super) fn noised(&self, sigma: f64) -> Tensor {
+        let noise = self.latents.to_kind(Kind::Double) * sigma;
+        match self.images {
+            Some(images) => noise + images,
+            None => noise,
+        }
+    }
+}
+
+/// Draws images. `noise` gives standard normal `[b,c,h,w]` for a step, counted from 0, and is asked
+/// only where a sampler adds noise. Returns `[b,c,h,w]`, `Double`, pixels around `[-1, 1]`.
 ///
 /// Noise levels that the network does not support are clamped to those it does; call
 /// [`check`] first to refuse them instead.
-pub fn sample(
-    spec: &SamplerSpec,
-    denoiser: &dyn Denoiser,
-    latents: &Tensor,
-    label: Option<&Tensor>,
-    noise: &mut dyn FnMut(u64) -> Tensor,
-) -> Tensor {
+pub fn sample(walk: &Walk<'_>, origin: Origin<'_>, noise: &mut dyn FnMut(u64) -> Tensor) -> Tensor {
     let _guard = tch::no_grad_guard();
+    match walk.spec.solver {
+        Solver::Ddpm | Solver::Ddim => ancestral::sample(walk, origin, noise),
+        Solver::Heun | Solver::Euler if walk.spec.is_plain() => plain(walk, origin, noise),
+        Solver::Heun | Solver::Euler => ablation::sample(walk, origin, noise),
+    }
+}
+
+fn plain(walk: &Walk<'_>, origin: Origin<'_>, noise: &mut dyn FnMut(u64) -> Tensor) -> Tensor {
+    let (spec, denoiser) = (walk.spec, walk.denoiser);
     let levels = levels(spec, denoiser);
-    let mut x = latents.to_kind(Kind::Double) * levels[0];
-    for (step, pair) in levels.windows(2).enumerate() {
+    let mut x = origin.noised(levels[walk.start]);
+    for (step, pair) in levels.windows(2).enumerate().skip(walk.start) {
         let (sigma, sigma_next) = (pair[0], pair[1]);
+        if walk.exit == Some(step) {
+            return walk.denoise(&x, sigma).to_kind(Kind::Double);
+        }
         let sigma_hat = denoiser.round_sigma(sigma * (1.0 + gamma(spec, sigma)));
         if sigma_hat > sigma {
             let added = (sigma_hat.powi(2) - sigma.powi(2)).sqrt() * spec.churn_noise;
             x += noise(step as u64) * added;
         }
-        x = advance(spec.solver, denoiser, x, (sigma_hat, sigma_next), label);
+        x = advance(walk, x, (sigma_hat, sigma_next));
     }
     x
 }
@@ -46,18 +105,12 @@ pub fn sample(
 /// ends at 0 is Euler's, since the slope there is not defined.
 ///
 /// Source: Karras et al. 2022, algorithm 2, lines 7-11.
-fn advance(
-    solver: Solver,
-    denoiser: &dyn Denoiser,
-    x: Tensor,
-    (sigma, sigma_next): (f64, f64),
-    label: Option<&Tensor>,
-) -> Tensor {
+fn advance(walk: &Walk<'_>, x: Tensor, (sigma, sigma_next): (f64, f64)) -> Tensor {
     let h = sigma_next - sigma;
-    let mut slope = slope(denoiser, &x, sigma, label);
-    if solver == Solver::Heun && sigma_next > 0.0 {
+    let mut slope = slope(walk, &x, sigma);
+    if walk.spec.solver == Solver::Heun && sigma_next > 0.0 {
         let reached = &x + &slope * h;
-        slope += self::slope(denoiser, &reached, sigma_next, label);
+        slope += self::slope(walk, &reached, sigma_next);
         slope *= 0.5;
     }
     slope *= h;
@@ -66,22 +119,21 @@ fn advance(
 }
 
 /// dx/dσ at noise level `sigma`, `Double`.
-fn slope(denoiser: &dyn Denoiser, x: &Tensor, sigma: f64, label: Option<&Tensor>) -> Tensor {
-    let level = Tensor::from_slice(&[sigma]).to_device(x.device());
+fn slope(walk: &Walk<'_>, x: &Tensor, sigma: f64) -> Tensor {
     // Ours from here on, so that the arithmetic may overwrite it.
-    let mut slope = x - denoiser.denoise(x, &level, label);
+    let mut slope = x - walk.denoise(x, sigma);
     slope /= sigma;
     slope
 }
 
 /// How much churn raises the noise level `sigma`, relative to it.
-fn gamma(spec: &SamplerSpec, sigma: f64) -> f64 {
+pub(super) fn gamma(spec: &SamplerSpec, sigma: f64) -> f64 {
     let inside = sigma >= spec.churn_min && sigma <= spec.churn_max.unwrap_or(f64::INFINITY);
     let full = (spec.churn / spec.steps as f64).min(std::f64::consts::SQRT_2 - 1.0);
     if inside { full } else { 0.0 }
 }
 
-/// The noise levels that a sampler passes, highest first, 0 at the end: `steps + 1` numbers.
+/// The noise levels that EDM's sampler passes, highest first, 0 at the end: `steps + 1` numbers.
 ///
 /// Source: Karras et al. 2022, equation 5.
 pub fn levels(spec: &SamplerSpec, denoiser: &dyn Denoiser) -> Vec<f64> {
@@ -95,11 +147,15 @@ pub fn levels(spec: &SamplerSpec, denoiser: &dyn Denoiser) -> Vec<f64> {
         .collect()
 }
 
-/// How often one image passes through the network.
-pub fn evaluations(spec: &SamplerSpec) -> u64 {
-    match spec.solver {
-        Solver::Heun => 2 * spec.steps - 1,
-        Solver::Euler => spec.steps,
+/// How often one image passes through the network on the way from step `start` to `exit`.
+pub fn evaluations(spec: &SamplerSpec, start: usize, exit: Option<usize>) -> u64 {
+    let (start, steps) = (start as u64, spec.steps);
+    let twice = spec.solver == Solver::Heun;
+    match exit {
+        Some(exit) if twice => 2 * (exit as u64 - start) + 1,
+        Some(exit) => exit as u64 - start + 1,
+        None if twice => 2 * (steps - start) - 1,
+        None => steps - start,
     }
 }
 
@@ -119,76 +175,30 @@ pub fn to_bytes(x: &Tensor) -> Tensor {
     (x * 127.5 + 128.0).clamp(0.0, 255.0).to_kind(Kind::Uint8).to_device(Device::Cpu)
 }
 
-/// Refuses a sampler that cannot work on a network that supports noise levels `supported`.
-///
-/// # Errors
-/// If a number is impossible or outside what the network supports; the message names its key.
-pub fn check(spec: &SamplerSpec, supported: (f64, f64)) -> Result<()> {
-    let wrong = |key: &str, value: f64, expected: &str| {
-        Err(Error::input(format!("sampler: {key} is {value}: expected {expected}")))
-    };
-    let (lowest, highest) = supported;
-    let finite = |value: f64| value.is_finite() && value >= 0.0;
-    if spec.steps == 0 || spec.steps > MOST_STEPS {
-        return wrong("steps", spec.steps as f64, &format!("1 to {MOST_STEPS}"));
-    }
-    if !finite(spec.sigma_min) || spec.sigma_min == 0.0 {
-        return wrong("sigma_min", spec.sigma_min, "a positive noise level");
-    }
-    if !finite(spec.sigma_max) || spec.sigma_max <= spec.sigma_min {
-        let above = format!("a noise level above sigma_min, {}", spec.sigma_min);
-        return wrong("sigma_max", spec.sigma_max, &above);
-    }
-    let range = format!("what the network supports, {lowest} to {highest}");
-    if spec.sigma_min < lowest {
-        return wrong("sigma_min", spec.sigma_min, &range);
-    }
-    if spec.sigma_max > highest {
-        return wrong("sigma_max", spec.sigma_max, &range);
-    }
-    if !finite(spec.rho) || spec.rho == 0.0 {
-        return wrong("rho", spec.rho, "a positive number (EDM: 7)");
-    }
-    for (key, value) in [
-        ("churn", spec.churn),
-        ("churn_min", spec.churn_min),
-        ("churn_max", spec.churn_max.unwrap_or(0.0)),
-        ("churn_noise", spec.churn_noise),
-    ] {
-        if !finite(value) {
-            return wrong(key, value, "a number of at least 0");
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::diffusion::gaussian::Gaussian;
+    use crate::diffusion::{
+        gaussian::Gaussian,
+        spec::{Discretization, Scaling, Schedule},
+    };
 
     pub(in crate::diffusion) fn edm(solver: Solver, steps: u64) -> SamplerSpec {
-        SamplerSpec {
-            solver,
-            steps,
-            sigma_min: 0.002,
-            sigma_max: 80.0,
-            rho: 7.0,
-            churn: 0.0,
-            churn_min: 0.0,
-            churn_max: None,
-            churn_noise: 1.0,
-        }
+        SamplerSpec { solver, ..SamplerSpec::edm(steps) }
     }
 
     fn never(_: u64) -> Tensor {
         unreachable!("a deterministic sampler asks for no noise")
     }
 
+    fn drawn(spec: &SamplerSpec, data: &Gaussian, latents: &Tensor) -> Tensor {
+        sample(&Walk::whole(spec, data, None), Origin { latents, images: None }, &mut never)
+    }
+
     fn error(solver: Solver, steps: u64) -> f64 {
         let data = Gaussian { mean: 0.2, deviation: 0.5, classes: 0 };
         let z = latents(3, &[0, 1], data.shape(), Device::Cpu);
-        let drawn = sample(&edm(solver, steps), &data, &z, None, &mut never);
+        let drawn = drawn(&edm(solver, steps), &data, &z);
         let exact = data.flow(&(z.to_kind(Kind::Double) * 80.0), 80.0);
         (drawn - exact).abs().max().double_value(&[])
     }
@@ -214,7 +224,8 @@ pub(super) mod tests {
         let indices: Vec<u64> = (0..400).collect();
         let z = latents(0, &indices, data.shape(), Device::Cpu);
         let mut asked = Vec::new();
-        let drawn = sample(&spec, &data, &z, None, &mut |step| {
+        let origin = Origin { latents: &z, images: None };
+        let drawn = sample(&Walk::whole(&spec, &data, None), origin, &mut |step| {
             asked.push(step);
             let values = Stream::new(1, "churn", step).normals(z.numel());
             Tensor::from_slice(&values).view_as(&z)
@@ -233,9 +244,38 @@ pub(super) mod tests {
         let data = Gaussian { mean: 0.0, deviation: 0.5, classes: 0 };
         let draw = |indices: &[u64]| {
             let z = latents(7, indices, data.shape(), Device::Cpu);
-            sample(&edm(Solver::Heun, 8), &data, &z, None, &mut never)
+            drawn(&edm(Solver::Heun, 8), &data, &z)
         };
         assert_eq!(draw(&[4, 9]).get(1), draw(&[9]).get(0));
+    }
+
+    #[test]
+    fn walks_enter_late_and_leave_early() {
+        let data = Gaussian { mean: 0.2, deviation: 0.5, classes: 0 };
+        let z = latents(0, &[0, 1], data.shape(), Device::Cpu);
+        let general = (Discretization::Vp, Schedule::Vp, Scaling::Vp);
+        for spec in [
+            edm(Solver::Heun, 9),
+            ablation::tests::spec(general, 9),
+            SamplerSpec { clip: false, ..edm(Solver::Ddim, 9) },
+        ] {
+            let origin = Origin { latents: &z, images: None };
+            let whole = Walk::whole(&spec, &data, None);
+            let all = sample(&whole, origin, &mut never);
+            // The last step goes to what the network sees at the lowest level; where the signal
+            // is scaled over time, only nearly.
+            let exit = sample(&Walk { exit: Some(8), ..whole }, origin, &mut never);
+            let near = if spec.scaling == Scaling::Vp { 0.02 } else { 1e-12 };
+            let gap = (&all - exit).abs().max().double_value(&[]);
+            assert!(gap < near, "{spec:?}: {gap}");
+            let early = sample(&Walk { exit: Some(0), ..whole }, origin, &mut never);
+            assert!((early - 0.2).abs().max().double_value(&[]) < 0.05, "{spec:?}: blurred");
+            // A real image under little noise stays nearly what it is.
+            let images = Tensor::full_like(&z, 0.6);
+            let origin = Origin { latents: &z, images: Some(&images) };
+            let near = sample(&Walk { start: 8, ..whole }, origin, &mut never);
+            assert!((near - 0.6).abs().max().double_value(&[]) < 0.15, "{spec:?}");
+        }
     }
 
     #[test]
@@ -256,6 +296,8 @@ pub(super) mod tests {
             (SamplerSpec { sigma_max: f64::NAN, ..fine.clone() }, "sigma_max"),
             (SamplerSpec { rho: 0.0, ..fine.clone() }, "rho"),
             (SamplerSpec { churn: -1.0, ..fine.clone() }, "churn"),
+            (SamplerSpec { alpha: 0.0, ..fine.clone() }, "alpha"),
+            (SamplerSpec { solver: Solver::Ddpm, steps: 1001, ..fine.clone() }, "1 to 1000"),
         ];
         for (spec, key) in cases {
             let message = check(&spec, (0.0, f64::INFINITY)).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! The published layout of generated sets: a stored `.npz` of `image` and `label`, written from
-//! part files without holding a set in memory.
+//! The published layout of generated sets: a stored `.npz` of `image` and `label` (and what more
+//! there is to say about each image), written without holding a set in memory.
 
 use std::{
     fs::File,
@@ -30,12 +30,72 @@ pub(super) fn write_part(part: &Part, bytes: &[u8]) -> Result<()> {
     write_atomically(&part.path, |file| file.write_all(bytes))
 }
 
-/// Joins `parts` to `image` `[n,h,w,3]` bytes, beside `label` `[n]` int64, in the `.npz` at `path`.
+/// One number for each image.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Values {
+    /// Stored as int64.
+    Whole(Vec<i64>),
+    /// Stored as float32.
+    Real(Vec<f32>),
+}
+
+/// An array's name and its numbers.
+pub(super) type Column = (&'static str, Values);
+
+/// Writes `image` `[count,h,w,3]` bytes, as `fill` gives them, beside `columns` (`label` among
+/// them) into the `.npz` at `path`.
 pub(super) fn write_npz(
     path: &Path,
+    (count, height, width): (usize, usize, usize),
+    columns: &[Column],
+    fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    write_atomically(path, |file| {
+        let mut archive = ZipWriter::new(file);
+        let shape = [count, height, width, 3];
+        start(&mut archive, "image", shape.iter().product(), &npy::header(Dtype::U8, &shape))?;
+        fill(&mut archive)?;
+        for (name, values) in columns {
+            let whole = matches!(values, Values::Whole(_));
+            let dtype = if whole { Dtype::I64 } else { Dtype::F32 };
+            let size = count * dtype.size();
+            start(&mut archive, name, size, &npy::header(dtype, &shape[..1]))?;
+            match values {
+                Values::Whole(values) => {
+                    values.iter().try_for_each(|value| archive.write_all(&value.to_le_bytes()))?;
+                }
+                Values::Real(values) => {
+                    values.iter().try_for_each(|value| archive.write_all(&value.to_le_bytes()))?;
+                }
+            }
+        }
+        archive.finish().map_err(io::Error::other).map(|_| ())
+    })
+}
+
+fn start(
+    archive: &mut ZipWriter<&mut BufWriter<&File>>,
+    name: &str,
+    size: usize,
+    header: &[u8],
+) -> io::Result<()> {
+    // A fixed date and no compression: equal sets have equal bytes and can be mapped.
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .unix_permissions(0o644)
+        .with_alignment(64)
+        .large_file(size > 0xf000_0000);
+    archive.start_file::<_, ()>(format!("{name}.npy"), options).map_err(io::Error::other)?;
+    archive.write_all(header)
+}
+
+/// The bytes of `parts`, one after the other; their lengths are compared first.
+pub(super) fn join(
+    path: &Path,
     parts: &[Part],
-    labels: &[i64],
     (height, width): (usize, usize),
+    columns: &[Column],
 ) -> Result<()> {
     let bytes = |part: &Part| part.count * (height * width * 3) as u64;
     for part in parts {
@@ -46,29 +106,11 @@ pub(super) fn write_npz(
             ));
         }
     }
-    write_atomically(path, |file| {
-        let mut archive = ZipWriter::new(file);
-        let start = |archive: &mut ZipWriter<&mut BufWriter<&File>>, name, size: u64| {
-            // A fixed date and no compression: equal sets have equal bytes and can be mapped.
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                .last_modified_time(zip::DateTime::default())
-                .unix_permissions(0o644)
-                .with_alignment(64)
-                .large_file(size > 0xf000_0000);
-            archive.start_file::<&str, ()>(name, options).map_err(io::Error::other)
-        };
-        let shape = [labels.len(), height, width, 3];
-        start(&mut archive, "image.npy", parts.iter().map(bytes).sum())?;
-        archive.write_all(&npy::header(Dtype::U8, &shape))?;
+    let count: u64 = parts.iter().map(|part| part.count).sum();
+    write_npz(path, (count as usize, height, width), columns, &mut |archive| {
         for part in parts {
-            io::copy(&mut File::open(&part.path)?.take(bytes(part)), &mut archive)?;
+            io::copy(&mut File::open(&part.path)?.take(bytes(part)), archive)?;
         }
-        start(&mut archive, "label.npy", labels.len() as u64 * 8)?;
-        archive.write_all(&npy::header(Dtype::I64, &shape[..1]))?;
-        for label in labels {
-            archive.write_all(&label.to_le_bytes())?;
-        }
-        archive.finish().map_err(io::Error::other).map(|_| ())
+        Ok(())
     })
 }

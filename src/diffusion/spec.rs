@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{data::spec::Source, net::spec::DenoiserSpec};
 
+pub use super::sampler_spec::{
+    Applies, Discretization, Per, Policy, PolicyKind, SamplerSpec, Scaling, Schedule, Solver,
+    Variance,
+};
+
 /// Training of a denoiser by EDM's recipe (Karras et al. 2022, table 1 and appendix F).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,51 +39,27 @@ pub struct FitSpec {
     pub augment: f64,
     /// Whether images are mirrored at random.
     pub flip: bool,
+    /// Images between snapshots, of which the best becomes the result; 0 keeps the last weights.
+    pub snapshot: u64,
+    /// How many images a snapshot draws to be judged by.
+    pub snapshot_images: u64,
+    /// Steps of the sampler that draws them.
+    pub snapshot_steps: u64,
     /// Seed of weights, order and noise.
     pub seed: u64,
 }
 
-/// Which numerical solver draws the images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Solver {
-    /// Second order (Karras et al. 2022, algorithms 1 and 2).
-    Heun,
-    /// First order.
-    Euler,
-}
-
-/// A sampler and its numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplerSpec {
-    /// The solver.
-    pub solver: Solver,
-    /// Number of steps N; Heun evaluates the network 2N - 1 times.
-    pub steps: u64,
-    /// Lowest noise level.
-    pub sigma_min: f64,
-    /// Highest noise level.
-    pub sigma_max: f64,
-    /// Exponent of the noise schedule.
-    pub rho: f64,
-    /// S_churn: 0 is deterministic.
-    pub churn: f64,
-    /// S_min.
-    pub churn_min: f64,
-    /// S_max; `None` is infinity.
-    pub churn_max: Option<f64>,
-    /// S_noise.
-    pub churn_noise: f64,
-}
-
 /// A part of a generated set: images `start..start + count` of the set that (denoiser, sampler,
-/// seed) define. Image `i` depends on nothing else, so sets of different sizes are nested.
+/// policy, seed) define. Image `i` depends on nothing else, so sets of different sizes are nested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateSpec {
     /// The sampler.
     pub sampler: SamplerSpec,
+    /// What differs from image to image; `None` for nothing.
+    pub policy: Option<Policy>,
+    /// Real images that trajectories start from (`policy.applies` is `start`).
+    pub origin: Option<Source>,
     /// Seed of latents and labels.
     pub seed: u64,
     /// How many classes the labels have; image `i` has class `i mod classes`.
@@ -91,72 +72,28 @@ pub struct GenerateSpec {
     pub batch: u64,
 }
 
-/// How time steps are laid out.
+/// Who says what a generated image shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Discretization {
-    /// Uniform in the time of the variance-preserving process.
-    Vp,
-    /// Geometric noise levels.
-    Ve,
-    /// iDDPM's table.
-    Iddpm,
-    /// Karras et al. 2022, equation 5.
-    Edm,
+pub enum LabelBy {
+    /// The class that the denoiser was asked for.
+    Condition,
+    /// A classifier.
+    Classifier,
 }
 
-/// The noise level as a function of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Variance preserving.
-    Vp,
-    /// The square root of time.
-    Ve,
-    /// Time itself.
-    Linear,
-}
-
-/// How the signal is scaled over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scaling {
-    /// Variance preserving.
-    Vp,
-    /// Not at all.
-    None,
-}
-
-/// The generalised sampler of Karras et al. 2022, table 1.
+/// Labels and selection of a set that is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AblationSpec {
-    /// The solver.
-    pub solver: Solver,
-    /// Number of steps.
-    pub steps: u64,
-    /// Time steps.
-    pub discretization: Discretization,
-    /// Noise schedule.
-    pub schedule: Schedule,
-    /// Signal scaling.
-    pub scaling: Scaling,
-    /// Lowest noise level; `None` is the discretization's own.
-    pub sigma_min: Option<f64>,
-    /// Highest noise level; `None` is the discretization's own.
-    pub sigma_max: Option<f64>,
-    /// Exponent of EDM's discretization.
-    pub rho: f64,
-    /// Last time of VP's discretization (1e-3).
-    pub epsilon_s: f64,
-    /// Where the second slope is taken, as a share of the step (1 is Heun, 0.5 the midpoint).
-    pub alpha: f64,
-    /// S_churn: 0 is deterministic.
-    pub churn: f64,
-    /// S_min.
-    pub churn_min: f64,
-    /// S_max; `None` is infinity.
-    pub churn_max: Option<f64>,
-    /// S_noise.
-    pub churn_noise: f64,
+pub struct LabelSpec {
+    /// Who labels.
+    pub by: LabelBy,
+    /// How many classes.
+    pub classes: i64,
+    /// Least probability that the classifier gives the label.
+    pub confidence: f64,
+    /// Whether all classes get the same number of images.
+    pub balance: bool,
+    /// How many images are kept, the most confident ones of each class; `None` for all.
+    pub count: Option<u64>,
 }

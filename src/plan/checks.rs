@@ -24,13 +24,6 @@ pub(super) fn combinations(settings: &Settings) -> Vec<Problem> {
             format!("{resolution} does not fit: images of {name} have {own} pixels to an edge"),
         );
     }
-    let (low, high) = (settings.real("sampler.sigma_min"), settings.real("sampler.sigma_max"));
-    if low >= high {
-        complain(
-            "sampler.sigma_min",
-            format!("{low} does not fit: expected less than sampler.sigma_max, which is {high}"),
-        );
-    }
     if settings.count("generated.count") > 0 && !settings.flag("denoiser.conditional") {
         let message = "false does not fit: images of an unconditional denoiser have no labels to \
                        train on (generated.count is above 0)";

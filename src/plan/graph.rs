@@ -243,8 +243,8 @@ impl<'a> Graph<'a> {
             }
             None => Work::Fit(specs::fit(settings, train.0.clone(), classes)),
         };
-        let spec = specs::generate(settings, classes);
-        let whole = GenerateSpec { start: 0, count: 0, batch: 0, ..spec.clone() };
+        let spec = specs::generate(settings, classes, &train.0);
+        let whole = GenerateSpec { start: 0, count: 0, ..spec.clone() };
         let source = self.recent.identity(&origin, None);
         let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
         Some(Generated { origin, source, spec: Some(spec), identity, count })

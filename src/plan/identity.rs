@@ -3,20 +3,19 @@
 use serde_json::json;
 
 use crate::{
-    diffusion::spec::GenerateSpec,
     digest::JobId,
     evaluate::spec::{EvalMode, EvaluateSpec},
     plan::Work,
 };
 
 /// The id of `work` on `inputs`. What cannot change a result stays out: where a file lies, how many
-/// images are sampled or (strictly) attacked at once.
+/// images are (strictly) attacked at once.
 pub(super) fn identity(work: &Work, inputs: &serde_json::Value) -> JobId {
     let stage = work.stage();
     let spec = match work {
         Work::Import(spec) => json!({ "blake3": spec.blake3, "name": spec.name }),
         Work::Fit(spec) => json!(spec),
-        Work::Generate(spec) => json!(GenerateSpec { batch: 0, ..spec.clone() }),
+        Work::Generate(spec) => json!(spec),
         Work::Train(spec) => json!(spec),
         Work::Evaluate(spec) => match spec.mode {
             EvalMode::Strict => {

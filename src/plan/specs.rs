@@ -3,7 +3,10 @@
 
 use crate::{
     data::spec::{Source, Split},
-    diffusion::spec::{FitSpec, GenerateSpec, SamplerSpec},
+    diffusion::spec::{
+        Applies, Discretization, FitSpec, GenerateSpec, Policy, PolicyKind, SamplerSpec, Solver,
+        Variance,
+    },
     evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
     suite::{settings::Settings, value::NamedAttack},
@@ -46,6 +49,8 @@ pub(super) fn source(settings: &Settings, split: Split) -> Source {
 /// The denoiser's training.
 pub(super) fn fit(settings: &Settings, data: Source, classes: i64) -> FitSpec {
     let augment = settings.real("denoiser.augment");
+    let snapshot = settings.count("denoiser.snapshot");
+    let judged = |key| if snapshot > 0 { settings.count(key) } else { 0 };
     let network = DenoiserSpec {
         arch: settings.choice("denoiser.arch"),
         precond: settings.choice("denoiser.precond"),
@@ -71,28 +76,75 @@ pub(super) fn fit(settings: &Settings, data: Source, classes: i64) -> FitSpec {
         p_std: settings.real("denoiser.p_std"),
         augment,
         flip: settings.flag("denoiser.flip"),
+        snapshot,
+        snapshot_images: judged("denoiser.snapshot_images"),
+        snapshot_steps: judged("denoiser.snapshot_steps"),
         seed: settings.count("denoiser.seed"),
     }
 }
 
-/// The whole generated set from image 0; shards are cut from it later.
-pub(super) fn generate(settings: &Settings, classes: i64) -> GenerateSpec {
-    let churn = settings.real("sampler.churn");
+/// The sampler of the cell.
+pub(super) fn sampler(settings: &Settings) -> SamplerSpec {
+    let solver: Solver = settings.choice("sampler.solver");
+    let discretization: Discretization = settings.choice("sampler.discretization");
+    let (sigma_min, sigma_max) = discretization.range();
+    let churn = if solver.is_discrete() { 0.0 } else { settings.real("sampler.churn") };
     // Without churn no noise is added, whatever its bounds.
     let churns = churn > 0.0;
-    let sampler = SamplerSpec {
-        solver: settings.choice("sampler.solver"),
-        steps: settings.count("sampler.steps"),
-        sigma_min: settings.real("sampler.sigma_min"),
-        sigma_max: settings.real("sampler.sigma_max"),
+    let plain = SamplerSpec::edm(settings.count("sampler.steps"));
+    if solver.is_discrete() {
+        let ddim = solver == Solver::Ddim;
+        return SamplerSpec {
+            solver,
+            eta: if ddim { settings.real("sampler.eta") } else { 0.0 },
+            variance: if ddim { Variance::Small } else { settings.choice("sampler.variance") },
+            clip: settings.flag("sampler.clip"),
+            ..plain
+        };
+    }
+    SamplerSpec {
+        solver,
+        discretization,
+        schedule: settings.choice("sampler.schedule"),
+        scaling: settings.choice("sampler.scaling"),
+        alpha: if solver == Solver::Heun { settings.real("sampler.alpha") } else { 1.0 },
+        sigma_min: settings.optional_real("sampler.sigma_min").unwrap_or(sigma_min),
+        sigma_max: settings.optional_real("sampler.sigma_max").unwrap_or(sigma_max),
         rho: settings.real("sampler.rho"),
         churn,
         churn_min: if churns { settings.real("sampler.churn_min") } else { 0.0 },
         churn_max: settings.optional_real("sampler.churn_max").filter(|_| churns),
         churn_noise: if churns { settings.real("sampler.churn_noise") } else { 1.0 },
+        ..plain
+    }
+}
+
+/// What of the sampler differs from image to image.
+fn policy(settings: &Settings) -> Option<Policy> {
+    let kind = match settings.text("policy.kind") {
+        None | Some("fixed") => return None,
+        Some(_) => settings.choice("policy.kind"),
     };
+    let mirrored = kind == PolicyKind::Mirrored;
+    Some(Policy {
+        kind,
+        min: settings.count("policy.min"),
+        max: settings.optional_count("policy.max").unwrap_or(settings.count("sampler.steps")),
+        mirror: if mirrored { settings.real("policy.mirror") } else { 0.0 },
+        applies: settings.choice("policy.applies"),
+        per: settings.choice("policy.per"),
+    })
+}
+
+/// The whole generated set from image 0; shards are cut from it later. `real` are the images that
+/// trajectories can start from.
+pub(super) fn generate(settings: &Settings, classes: i64, real: &Source) -> GenerateSpec {
+    let policy = policy(settings);
+    let starts = policy.as_ref().is_some_and(|policy| policy.applies == Applies::Start);
     GenerateSpec {
-        sampler,
+        sampler: sampler(settings),
+        policy,
+        origin: starts.then(|| real.clone()),
         seed: settings.count("generated.seed"),
         classes,
         start: 0,

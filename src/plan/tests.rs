@@ -100,17 +100,19 @@ fn a_larger_count_keeps_what_was_trained() {
 fn irrelevant_settings_do_not_change_ids() {
     let base = format!("{HEAD}threat: linf\ngenerated: {{count: 100}}\n");
     let id = |sets: &[&str]| plan_with(&base, sets).unwrap().cells[0].clone();
-    let same: [&[&str]; 4] = [
-        &["generated.batch=7"],
-        &["evaluate.batch=9"],
-        &["sampler.churn_min=3"],
-        &["data.train.count=50000"],
-    ];
+    let same: [&[&str]; 3] =
+        [&["evaluate.batch=9"], &["sampler.churn_min=3"], &["data.train.count=50000"]];
     for sets in same {
         let (a, b) = (id(&[]), id(sets));
         assert_eq!((a.train, a.evaluations), (b.train, b.evaluations), "{sets:?}");
     }
-    for sets in ["sampler.churn=1", "denoiser.seed=3", "train.beta=4", "generated.fraction=0.5"] {
+    for sets in [
+        "sampler.churn=1",
+        "denoiser.seed=3",
+        "train.beta=4",
+        "generated.fraction=0.5",
+        "generated.batch=7",
+    ] {
         assert_ne!(id(&[]).train, id(&[sets]).train, "{sets}");
     }
     let plain = ["train.loss=standard", "evaluate.threats=[linf, l2]"];
@@ -220,7 +222,8 @@ fn processor_seconds() -> f64 {
 /// The table and the stages' specs name the same fields; what differs is listed here with its why.
 #[test]
 fn the_table_and_the_specs_name_the_same_fields() {
-    let plan = plan_with(HEAD, &["threat=linf", "generated.count=10"]).unwrap();
+    let sets = ["threat=linf", "generated.count=10", "policy.kind=uniform"];
+    let plan = plan_with(HEAD, &sets).unwrap();
     let mut specs = BTreeSet::new();
     let mut note = |section: &str, object: &serde_json::Value| {
         specs.extend(object.as_object().unwrap().keys().map(|key| format!("{section}.{key}")));
@@ -234,6 +237,7 @@ fn the_table_and_the_specs_name_the_same_fields() {
             Work::Generate(spec) => {
                 note("generated", &serde_json::to_value(spec).unwrap());
                 note("sampler", &serde_json::to_value(&spec.sampler).unwrap());
+                note("policy", &serde_json::to_value(&spec.policy).unwrap());
             }
             Work::Train(spec) => {
                 note("train", &serde_json::to_value(spec).unwrap());
@@ -251,6 +255,8 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "denoiser.classes",
         "denoiser.augment_dim",
         "generated.sampler",
+        "generated.origin",
+        "generated.policy",
         "generated.classes",
         "generated.start",
         "train.data",

@@ -39,8 +39,16 @@ impl Stages for Real {
             }
             Work::Generate(spec) => {
                 let denoiser = denoiser(task)?;
-                let denoiser = denoiser.as_ref();
-                let made = diffusion::generate::run(spec, denoiser, device, work, out, progress)?;
+                let turns: Vec<i64> = (0..spec.classes).collect();
+                let origin = spec.origin.as_ref().map(|source| images(task, source)).transpose()?;
+                let draw = diffusion::generate::Draw {
+                    spec,
+                    denoiser: denoiser.as_ref(),
+                    device,
+                    turns: &turns,
+                    origin: origin.as_ref(),
+                };
+                let made = diffusion::generate::run(&draw, work, out, progress)?;
                 Ok(
                     json!({ "count": made.count, "drawn": made.drawn, "evaluations": made.evaluations }),
                 )

@@ -58,17 +58,34 @@ fields! {
     "denoiser.p_std" Real(POSITIVE, 20.0), Is("1.2"), "deviation of ln sigma";
     "denoiser.augment" Real(0.0, 1.0), Is("0.12"), "probability of each geometric augmentation";
     "denoiser.flip" Flag, Is("true"), "whether images are mirrored at random";
+    "denoiser.snapshot" Count(0, MANY), Is("0"), "images between snapshots, of which the one with the best FID is kept; 0 keeps the last weights";
+    "denoiser.snapshot_images" Count(2, 1_000_000), Is("2000"), "images that a snapshot draws to be judged by";
+    "denoiser.snapshot_steps" Count(1, 1000), Is("18"), "sampler steps of those images";
     "denoiser.seed" Count(0, MANY), Is("0"), "seed of weights, order and noise";
 
-    "sampler.solver" Choice(&["heun", "euler"]), Is("heun"), "numerical solver";
+    "sampler.solver" Choice(&["heun", "euler", "ddpm", "ddim"]), Is("heun"), "numerical solver; ddpm and ddim walk Ho's process of 1000 steps";
     "sampler.steps" Count(1, 100_000), Is("18"), "number of steps; Heun evaluates the network 2N - 1 times";
-    "sampler.sigma_min" Real(POSITIVE, 1e6), Is("0.002"), "lowest noise level";
-    "sampler.sigma_max" Real(POSITIVE, 1e6), Is("80"), "highest noise level";
-    "sampler.rho" Real(POSITIVE, 1000.0), Is("7"), "exponent of the noise schedule";
+    "sampler.discretization" Choice(&["edm", "vp", "ve", "iddpm"]), Is("edm"), "how the steps are laid out";
+    "sampler.schedule" Choice(&["linear", "vp", "ve"]), Is("linear"), "noise level over time";
+    "sampler.scaling" Choice(&["none", "vp"]), Is("none"), "scale of the signal over time";
+    "sampler.alpha" Real(POSITIVE, 1.0), Is("1"), "where heun takes its second slope, as a share of the step";
+    "sampler.sigma_min" Real(POSITIVE, 1e6), Absent("that of the discretization: edm's is 0.002"), "lowest noise level";
+    "sampler.sigma_max" Real(POSITIVE, 1e6), Absent("that of the discretization: edm's is 80"), "highest noise level";
+    "sampler.rho" Real(POSITIVE, 1000.0), Is("7"), "exponent of edm's discretization";
     "sampler.churn" Real(0.0, 1e6), Is("0"), "S_churn; 0 is deterministic";
     "sampler.churn_min" Real(0.0, 1e6), Is("0"), "S_min";
     "sampler.churn_max" Real(0.0, 1e6), Absent("infinity"), "S_max";
     "sampler.churn_noise" Real(0.0, 100.0), Is("1"), "S_noise";
+    "sampler.eta" Real(0.0, 1.0), Is("0"), "ddim: how much noise a step adds; 1 is ddpm's";
+    "sampler.variance" Choice(&["small", "large"]), Is("small"), "ddpm: variance of a step";
+    "sampler.clip" Flag, Is("true"), "ddpm, ddim: whether denoised images are clipped to [-1, 1]";
+
+    "policy.kind" Choice(&["fixed", "uniform", "mirrored"]), Is("fixed"), "what `applies` is drawn from for every image: nothing, [min, max], or mirrored about the schedule";
+    "policy.min" Count(1, 100_000), Is("1"), "smallest number";
+    "policy.max" Count(1, 100_000), Absent("sampler.steps"), "largest number";
+    "policy.mirror" Real(0.0, 1.0), Is("0.5"), "mirrored: probability that number n becomes sampler.steps + 1 - n";
+    "policy.applies" Choice(&["steps", "exit", "start"]), Is("steps"), "the number of steps, the step whose denoised image is taken, or the step at which a noised real image enters";
+    "policy.per" Choice(&["image", "batch"]), Is("image"), "what shares one number";
 
     "generated.count" Count(0, MANY), Is("0"), "generated images that join training; 0 for none";
     "generated.fraction" Real(0.0, 0.999), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
