@@ -303,7 +303,15 @@ mod tests {
     }
 
     fn spec(by: LabelBy) -> LabelSpec {
-        LabelSpec { by, classes: 3, confidence: 0.0, balance: false, count: None }
+        LabelSpec {
+            by,
+            classes: 3,
+            confidence: 0.0,
+            balance: false,
+            count: None,
+            arch: None,
+            dataset: String::new(),
+        }
     }
 
     fn kept(spec: &LabelSpec, parts: &[Dataset], seeing: bool) -> Result<(Vec<u8>, Vec<u16>)> {

@@ -17,7 +17,7 @@ const MOST_STEPS: u64 = 100_000;
 /// If a number is impossible or outside what the network supports; the message names its key.
 pub fn check(spec: &SamplerSpec, supported: (f64, f64)) -> Result<()> {
     let wrong = |key: &str, value: f64, expected: &str| {
-        Err(Error::input(format!("sampler: {key} is {value}: expected {expected}")))
+        Err(Error::input(format!("sampler.{key}: is {value}, expected {expected}")))
     };
     let (lowest, highest) = supported;
     let finite = |value: f64| value.is_finite() && value >= 0.0;
@@ -42,10 +42,11 @@ pub fn check(spec: &SamplerSpec, supported: (f64, f64)) -> Result<()> {
         return wrong("sigma_max", spec.sigma_max, &above);
     }
     let range = format!("what the network supports, {lowest} to {highest}");
-    if spec.sigma_min < lowest {
+    // Planning knows the network's range to a few digits only.
+    if spec.sigma_min < lowest * (1.0 - 1e-4) {
         return wrong("sigma_min", spec.sigma_min, &range);
     }
-    if spec.sigma_max > highest {
+    if spec.sigma_max > highest * (1.0 + 1e-4) {
         return wrong("sigma_max", spec.sigma_max, &range);
     }
     if !finite(spec.rho) || spec.rho == 0.0 {
@@ -70,7 +71,7 @@ pub fn check(spec: &SamplerSpec, supported: (f64, f64)) -> Result<()> {
 /// The message names the key.
 pub fn check_policy(policy: &Policy, spec: &SamplerSpec) -> Result<()> {
     let wrong = |key: &str, value: String, expected: String| {
-        Err(Error::input(format!("policy: {key} is {value}: expected {expected}")))
+        Err(Error::input(format!("policy.{key}: is {value}, expected {expected}")))
     };
     if policy.min == 0 || policy.min > policy.max {
         let (min, max) = (policy.min, policy.max);

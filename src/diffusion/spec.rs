@@ -96,4 +96,8 @@ pub struct LabelSpec {
     pub balance: bool,
     /// How many images are kept, the most confident ones of each class; `None` for all.
     pub count: Option<u64>,
+    /// The classifier's architecture, where its file does not say it.
+    pub arch: Option<String>,
+    /// The data set whose head and normalisation it has.
+    pub dataset: String,
 }

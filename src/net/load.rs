@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     formats::{
+        array::Array,
         edm,
         tree::{self, Document, Format, Tree},
     },
@@ -164,16 +165,32 @@ pub fn load_denoiser(path: &Path, device: Device) -> Result<DenoiserNet> {
     in_file(path, denoiser(&document, device)).map(DenoiserNet::frozen)
 }
 
-fn denoiser(document: &Document, device: Device) -> Result<DenoiserNet> {
-    let (architecture, arrays) = if let Some(spec) = said(document, "spec") {
+/// What the denoiser in the file at `path` was built from; its weights are not looked at.
+///
+/// # Errors
+/// If the file is bad or holds no denoiser.
+pub fn denoiser_architecture(path: &Path) -> Result<Architecture> {
+    let document = tree::read(path)?;
+    if !is_denoiser(&document) {
+        return Err(Error::in_file(path, "holds no denoiser"));
+    }
+    in_file(path, architecture(&document)).map(|(architecture, _)| architecture)
+}
+
+/// The architecture in a document and its arrays by name.
+fn architecture(document: &Document) -> Result<(Architecture, Vec<(String, Array)>)> {
+    if let Some(spec) = said(document, "spec") {
         let spec: Architecture = serde_json::from_str(spec)
             .map_err(|error| Error::input(format!("metadata: spec: {error}")))?;
-        (spec, tree::flatten(&document.tree))
-    } else {
-        let network = edm::network(&document.tree, "ema")?;
-        let arguments = serde_json::Value::Object(network.arguments);
-        (Architecture::from_kwargs(&network.class, &arguments)?, network.tensors)
-    };
+        return Ok((spec, tree::flatten(&document.tree)));
+    }
+    let network = edm::network(&document.tree, "ema")?;
+    let arguments = serde_json::Value::Object(network.arguments);
+    Ok((Architecture::from_kwargs(&network.class, &arguments)?, network.tensors))
+}
+
+fn denoiser(document: &Document, device: Device) -> Result<DenoiserNet> {
+    let (architecture, arrays) = architecture(document)?;
     let named = arrays
         .into_iter()
         .map(|(name, array)| Ok((name, tensors::from_array(&array, Device::Cpu)?)))

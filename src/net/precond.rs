@@ -110,3 +110,28 @@ pub fn sigma_range(arch: &Architecture, levels: Option<&Tensor>) -> (f64, f64) {
         }
     }
 }
+
+/// [`sigma_range`] without a tensor, for planning: the same to four digits.
+pub fn plain_range(arch: &Architecture) -> (f64, f64) {
+    let vp = |t: f64| ((0.5 * BETA_D * t * t + BETA_MIN * t).exp() - 1.0).sqrt();
+    match arch.precond {
+        Precond::Edm | Precond::Ve => (arch.sigma_min, arch.sigma_max.unwrap_or(f64::INFINITY)),
+        Precond::Vp => (vp(EPSILON_T), vp(1.0)),
+        Precond::Iddpm => {
+            // In single precision, as `iddpm_levels`.
+            let alpha_bar = |j: i64| {
+                let angle = j as f32 * FRAC_PI_2 as f32 / STEPS as f32 / 1.008;
+                angle.sin().powi(2)
+            };
+            let (mut level, mut lowest) = (0f32, 0f32);
+            for j in (1..=STEPS).rev() {
+                let ratio = (alpha_bar(j - 1) / alpha_bar(j)).max(0.001);
+                level = ((level * level + 1.0) / ratio - 1.0).sqrt();
+                if j == STEPS {
+                    lowest = level;
+                }
+            }
+            (f64::from(lowest), f64::from(level))
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! Combinations that cannot work, found before anything runs.
 
 use crate::{
+    diffusion::{sampler, sampler_check::check_policy, spec::GenerateSpec},
+    net::{architecture::Architecture, precond},
     plan::specs::{has_own_resolution, own_resolution},
-    suite::{fields::position, problem::Problem, settings::Settings},
+    suite::{fields::position, problem::Problem, settings::Settings, table::FIELDS},
     train::spec::TrainSpec,
 };
 
@@ -23,11 +25,6 @@ pub(super) fn combinations(settings: &Settings) -> Vec<Problem> {
             "data.resolution",
             format!("{resolution} does not fit: images of {name} have {own} pixels to an edge"),
         );
-    }
-    if settings.count("generated.count") > 0 && !settings.flag("denoiser.conditional") {
-        let message = "false does not fit: images of an unconditional denoiser have no labels to \
-                       train on (generated.count is above 0)";
-        complain("denoiser.conditional", message.to_owned());
     }
     let levels = settings.counts("denoiser.channel_mult").len() as u32;
     let samples = settings.count("generated.count") > 0
@@ -64,4 +61,75 @@ pub(super) fn training(settings: &Settings, spec: &TrainSpec) -> Option<Problem>
         Some(_) => Some(blame(settings, key, rest.to_owned())),
         None => Some(Problem::new(None, key, rest)),
     }
+}
+
+/// What is wrong with drawing `spec` from a denoiser built from `network` for images of `source`,
+/// at the place of the value concerned.
+pub(super) fn generation(
+    settings: &Settings,
+    spec: &GenerateSpec,
+    network: &Architecture,
+    (resolution, classes): (u64, i64),
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let imported = settings.text("denoiser.file").is_some();
+    let mut complain = |key, message: String| problems.push(blame(settings, key, message));
+    let edge = network.img_resolution;
+    if imported && network.img_channels != 3 {
+        let channels = network.img_channels;
+        complain("denoiser.file", format!("makes images of {channels} channels: expected 3"));
+    }
+    if imported && edge != resolution as i64 {
+        let message = format!(
+            "makes images of {edge}x{edge} pixels, but those of {} are {resolution}x{resolution}",
+            settings.text("data.name").unwrap_or_default()
+        );
+        complain("denoiser.file", message);
+    }
+    let known = network.label_dim;
+    if imported && known != 0 && known != classes {
+        let message = format!(
+            "is conditioned on {known} classes, but {} has {classes}",
+            settings.text("data.name").unwrap_or_default()
+        );
+        complain("denoiser.file", message);
+    }
+    if known == 0 && settings.text("labels.by") != Some("classifier") {
+        let rest = "expected a conditional denoiser, or `labels.by: classifier`";
+        match imported {
+            true => complain("denoiser.file", format!("knows no classes: {rest}")),
+            false => complain("denoiser.conditional", format!("false does not fit: {rest}")),
+        }
+    }
+    let range = precond::plain_range(network);
+    let policy = spec.policy.as_ref();
+    let policy = policy.map_or(Ok(()), |policy| check_policy(policy, &spec.sampler));
+    for result in [sampler::check(&spec.sampler, range), policy] {
+        let Err(error) = result else { continue };
+        let message = error.to_string();
+        // The stage names the field first: `sampler.steps: ...`.
+        let (key, rest) = message.split_once(": ").unwrap_or(("sampler", &message));
+        let known = position(key).map_or("sampler.steps", |field| FIELDS[field].path);
+        complain(known, rest.to_owned());
+    }
+    problems
+}
+
+/// What is wrong with labels and selection.
+pub(super) fn labels(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let looks = settings.text("labels.classifier").is_some();
+    let by_classifier = settings.text("labels.by") == Some("classifier");
+    if !looks && (by_classifier || settings.real("labels.confidence") > 0.0) {
+        let why = if by_classifier { "labels.by" } else { "labels.confidence" };
+        let message = format!("is missing: {why} needs the weights of a classifier");
+        let at = settings.get(why).origin.mark();
+        problems.push(Problem::new(at, "labels.classifier", message));
+    }
+    let count = settings.count("generated.count");
+    if let Some(drawn) = settings.optional_count("generated.drawn").filter(|drawn| *drawn < count) {
+        let message = format!("{drawn} does not fit: {count} images are to be kept of them");
+        problems.push(blame(settings, "generated.drawn", message));
+    }
+    problems
 }

@@ -52,6 +52,11 @@ impl Estimate {
         Self::new(passes * spec.count as f64 * macs, spec.count * (3 * resolution * resolution + 8))
     }
 
+    /// Labels by a classifier that is taken for a WRN-28-10.
+    pub(super) fn label(images: u64, resolution: u64) -> Self {
+        Self::new(5.2e9 * images as f64, images * (3 * resolution * resolution + 20))
+    }
+
     /// Training of a classifier on `images` real images an epoch.
     pub(super) fn train(spec: &TrainSpec, images: u64) -> Self {
         let macs = classifier_macs(&spec.network, spec.data.resolution);

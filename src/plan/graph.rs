@@ -6,13 +6,14 @@ use serde_json::json;
 
 use crate::{
     data::spec::{Source, Split},
-    diffusion::spec::GenerateSpec,
+    diffusion::spec::{GenerateSpec, LabelSpec},
     digest::JobId,
     error::Result,
+    net::{architecture::Architecture, precond},
     plan::{
         Cell, CellEvaluation, CellValue, Estimate, ImportSpec, Input, Job, Plan, PlanAxis, Role,
         Survey, Surveyor, Work,
-        checks::{blame, combinations, images, training},
+        checks::{self, blame, combinations, images, training},
         cost,
         identity::{Recent, identity},
         specs,
@@ -89,7 +90,12 @@ struct Generated {
     spec: Option<GenerateSpec>,
     /// Identity of the set, whatever part of it is used.
     identity: JobId,
+    /// How many images are drawn.
+    drawn: u64,
+    /// How many join training.
     count: u64,
+    /// How they are labelled and selected, and by which imported classifier.
+    label: Option<(LabelSpec, Option<Work>)>,
 }
 
 struct Graph<'a> {
@@ -98,6 +104,7 @@ struct Graph<'a> {
     surveyor: &'a dyn Surveyor,
     surveys: HashMap<String, std::result::Result<Survey, String>>,
     hashes: HashMap<PathBuf, std::result::Result<String, String>>,
+    networks: HashMap<PathBuf, std::result::Result<Option<Architecture>, String>>,
     recent: Recent,
     /// Shards by set, first image and count.
     shards: HashMap<(JobId, u64, u64), JobId>,
@@ -116,6 +123,7 @@ impl<'a> Graph<'a> {
             surveyor,
             surveys: HashMap::new(),
             hashes: HashMap::new(),
+            networks: HashMap::new(),
             recent: Recent::default(),
             shards: HashMap::new(),
             largest: HashMap::new(),
@@ -126,7 +134,7 @@ impl<'a> Graph<'a> {
     }
 
     fn need(&mut self, draft: &Draft) -> Option<Need> {
-        let settings = Settings::layered(&self.suite.base, &draft.given);
+        let settings = self.suite.settings(&draft.given);
         let found = combinations(&settings);
         if !found.is_empty() {
             self.problems.extend(found);
@@ -229,25 +237,83 @@ impl<'a> Graph<'a> {
         train: &(Source, Survey),
         count: u64,
     ) -> Option<Generated> {
+        let found = checks::labels(settings);
+        let faulty = !found.is_empty();
+        self.problems.extend(found);
+        let (classes, dataset) = (train.1.classes, train.0.name.as_str());
+        let labeller = match settings.text("labels.classifier") {
+            Some(_) => Some(self.import(settings, "labels.classifier", "labeller")?),
+            None => None,
+        };
+        let label = specs::label(settings, dataset, classes).map(|spec| (spec, labeller));
         if settings.text("generated.file").is_some() {
             let origin = self.import(settings, "generated.file", "images.npz")?;
             let source = self.recent.identity(&origin, None);
-            return Some(Generated { identity: source.clone(), source, origin, spec: None, count });
+            let identity = source.clone();
+            return Some(Generated {
+                origin,
+                source,
+                spec: None,
+                identity,
+                drawn: count,
+                count,
+                label,
+            });
         }
-        let classes = train.1.classes;
-        let origin = match settings.text("denoiser.file") {
-            Some(file) => {
-                let extension = std::path::Path::new(file).extension();
-                let extension = extension.and_then(|text| text.to_str()).unwrap_or("safetensors");
-                self.import(settings, "denoiser.file", &format!("denoiser.{extension}"))?
+        let (origin, network) = self.denoiser(settings, train)?;
+        let mut spec = specs::generate(settings, classes, &train.0);
+        if let Some(network) = &network {
+            spec.classes = network.label_dim;
+            spec.sampler = specs::within(settings, spec.sampler, precond::plain_range(network));
+            let data = (train.0.resolution, classes);
+            let found = checks::generation(settings, &spec, network, data);
+            let wrong = !found.is_empty();
+            self.problems.extend(found);
+            if wrong || faulty {
+                return None;
             }
-            None => Work::Fit(specs::fit(settings, train.0.clone(), classes)),
-        };
-        let spec = specs::generate(settings, classes, &train.0);
+        }
         let whole = GenerateSpec { start: 0, count: 0, ..spec.clone() };
         let source = self.recent.identity(&origin, None);
         let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
-        Some(Generated { origin, source, spec: Some(spec), identity, count })
+        let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
+        Some(Generated { origin, source, spec: Some(spec), identity, drawn, count, label })
+    }
+
+    /// The denoiser's own work and, where it is known, what it is built from.
+    fn denoiser(
+        &mut self,
+        settings: &Settings,
+        train: &(Source, Survey),
+    ) -> Option<(Work, Option<Architecture>)> {
+        let Some(file) = settings.text("denoiser.file") else {
+            let spec = specs::fit(settings, train.0.clone(), train.1.classes);
+            return match Architecture::of(&spec.network) {
+                Ok(network) => Some((Work::Fit(spec), Some(network))),
+                Err(error) => {
+                    let message = error.to_string();
+                    let message = message.trim_start_matches("denoiser: ").to_owned();
+                    self.problems.push(blame(settings, "denoiser.channels", message));
+                    None
+                }
+            };
+        };
+        let path = absolute(&self.suite.folder.join(file));
+        let extension = path.extension().and_then(|text| text.to_str()).unwrap_or("safetensors");
+        let work = self.import(settings, "denoiser.file", &format!("denoiser.{extension}"))?;
+        let surveyor = self.surveyor;
+        let known = self
+            .networks
+            .entry(path.clone())
+            .or_insert_with(|| surveyor.denoiser(&path).map_err(|error| error.to_string()));
+        match known {
+            Ok(network) => Some((work, network.clone())),
+            Err(message) => {
+                let problem = blame(settings, "denoiser.file", message.clone());
+                self.problems.push(problem);
+                None
+            }
+        }
     }
 
     fn import(&mut self, settings: &Settings, path: &str, name: &str) -> Option<Work> {
@@ -274,7 +340,7 @@ impl<'a> Graph<'a> {
     fn remember_count(&mut self, need: &Need) {
         if let Some(generated) = &need.generated {
             let largest = self.largest.entry(generated.identity.clone()).or_default();
-            *largest = generated.count.max(*largest);
+            *largest = generated.drawn.max(*largest);
         }
     }
 
@@ -284,6 +350,11 @@ impl<'a> Graph<'a> {
         if let Some(generated) = &need.generated {
             (denoiser, shards) = self.generated_jobs(index, need, generated);
             train_identity = json!({ "set": generated.identity, "count": generated.count });
+            if let Some(label) = &generated.label {
+                let label = self.label_job(index, need, generated, label, shards);
+                train_identity = json!({ "set": label, "count": generated.count });
+                shards = vec![label];
+            }
         }
         let survey = &need.train.1;
         let spec = need.spec.clone();
@@ -309,7 +380,7 @@ impl<'a> Graph<'a> {
         Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
     }
 
-    /// The denoiser's job and those of the shards that hold the first `count` images.
+    /// The denoiser's job and those of the shards that hold the images drawn.
     fn generated_jobs(
         &mut self,
         index: usize,
@@ -334,7 +405,7 @@ impl<'a> Graph<'a> {
         let largest = self.largest[&generated.identity];
         let size = need.settings.count("generated.shard");
         let mut shards = Vec::new();
-        for start in (0..generated.count).step_by(size as usize) {
+        for start in (0..generated.drawn).step_by(size as usize) {
             let count = size.min(largest - start);
             let key = (generated.identity.clone(), start, count);
             if let Some(id) = self.shards.get(&key).cloned() {
@@ -351,6 +422,31 @@ impl<'a> Graph<'a> {
             shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
         }
         (Some(source), shards)
+    }
+
+    /// The job that labels and selects the images of `shards`.
+    fn label_job(
+        &mut self,
+        index: usize,
+        need: &Need,
+        generated: &Generated,
+        (spec, labeller): &(LabelSpec, Option<Work>),
+        shards: Vec<JobId>,
+    ) -> JobId {
+        let labeller = labeller.as_ref().map(|work| {
+            let id = self.recent.identity(work, None);
+            self.add(index, need, blank(id, work.clone(), Estimate::import()))
+        });
+        let work = Work::Label(spec.clone());
+        let content = json!({
+            "set": generated.identity, "drawn": generated.drawn, "labeller": labeller,
+        });
+        let input = |role| move |id| Input { role, id };
+        let inputs = shards.into_iter().map(input(Role::Generated));
+        let inputs = inputs.chain(labeller.into_iter().map(input(Role::Labeller))).collect();
+        let id = identity(&work, &content);
+        let estimate = Estimate::label(generated.drawn, need.train.0.resolution);
+        self.add(index, need, Job { inputs, ..blank(id, work, estimate) })
     }
 
     /// Adds `job` unless it is there, and notes that the cell at `index` needs it.

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 pub use self::{cost::Estimate, graph::resolve, survey::Files};
 use crate::{
     data::spec::Source,
-    diffusion::spec::{FitSpec, GenerateSpec},
+    diffusion::spec::{FitSpec, GenerateSpec, LabelSpec},
     digest::JobId,
     error::Result,
     evaluate::spec::EvaluateSpec,
+    net::architecture::Architecture,
     threat::ThreatModel,
     train::spec::TrainSpec,
 };
@@ -32,6 +33,8 @@ pub enum Stage {
     Fit,
     /// Samples a part of a generated set.
     Generate,
+    /// Labels a generated set and keeps the best of it.
+    Label,
     /// Trains a classifier.
     Train,
     /// Attacks a classifier.
@@ -40,8 +43,8 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 5] =
-        [Self::Import, Self::Fit, Self::Generate, Self::Train, Self::Evaluate];
+    pub const ALL: [Self; 6] =
+        [Self::Import, Self::Fit, Self::Generate, Self::Label, Self::Train, Self::Evaluate];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -49,6 +52,7 @@ impl Stage {
             Self::Import => "import",
             Self::Fit => "fit",
             Self::Generate => "generate",
+            Self::Label => "label",
             Self::Train => "train",
             Self::Evaluate => "evaluate",
         }
@@ -58,7 +62,12 @@ impl Stage {
     /// so that old results are not taken for new ones.
     pub fn revision(self) -> u32 {
         match self {
-            Self::Import | Self::Fit | Self::Generate | Self::Train | Self::Evaluate => 1,
+            Self::Import
+            | Self::Fit
+            | Self::Generate
+            | Self::Label
+            | Self::Train
+            | Self::Evaluate => 1,
         }
     }
 }
@@ -85,6 +94,8 @@ pub enum Work {
     Fit(FitSpec),
     /// Samples images.
     Generate(GenerateSpec),
+    /// Labels and selects images.
+    Label(LabelSpec),
     /// Trains a classifier.
     Train(TrainSpec),
     /// Attacks a classifier.
@@ -98,6 +109,7 @@ impl Work {
             Self::Import(_) => Stage::Import,
             Self::Fit(_) => Stage::Fit,
             Self::Generate(_) => Stage::Generate,
+            Self::Label(_) => Stage::Label,
             Self::Train(_) => Stage::Train,
             Self::Evaluate(_) => Stage::Evaluate,
         }
@@ -114,6 +126,10 @@ impl Work {
                 spec.start + spec.count,
                 spec.sampler.steps
             ),
+            Self::Label(spec) => match spec.count {
+                Some(count) => format!("label, keep {count} images"),
+                None => "label images".to_owned(),
+            },
             Self::Train(spec) => {
                 let threat = spec.threat.map(|threat| format!(" {threat}")).unwrap_or_default();
                 let generated = match spec.generated {
@@ -139,6 +155,8 @@ pub enum Role {
     Generated,
     /// The classifier that is attacked.
     Classifier,
+    /// The classifier that labels.
+    Labeller,
 }
 
 impl Role {
@@ -148,6 +166,7 @@ impl Role {
             Self::Denoiser => "denoiser",
             Self::Generated => "generated",
             Self::Classifier => "classifier",
+            Self::Labeller => "labeller",
         }
     }
 }
@@ -289,6 +308,14 @@ pub trait Surveyor {
     /// If it cannot be read.
     fn hash(&self, path: &Path) -> Result<String> {
         crate::digest::hash_file(path)
+    }
+
+    /// What the denoiser in a file was built from; `None` where nobody looks.
+    ///
+    /// # Errors
+    /// If it cannot be read or is no denoiser.
+    fn denoiser(&self, path: &Path) -> Result<Option<Architecture>> {
+        crate::net::load::denoiser_architecture(path).map(Some)
     }
 }
 

@@ -4,8 +4,8 @@
 use crate::{
     data::spec::{Source, Split},
     diffusion::spec::{
-        Applies, Discretization, FitSpec, GenerateSpec, Policy, PolicyKind, SamplerSpec, Solver,
-        Variance,
+        Applies, Discretization, FitSpec, GenerateSpec, LabelBy, LabelSpec, Policy, PolicyKind,
+        SamplerSpec, Solver, Variance,
     },
     evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
@@ -119,6 +119,17 @@ pub(super) fn sampler(settings: &Settings) -> SamplerSpec {
     }
 }
 
+/// The sampler with the noise levels that nobody gave brought into a network's range.
+pub(super) fn within(settings: &Settings, spec: SamplerSpec, range: (f64, f64)) -> SamplerSpec {
+    let clamped = spec.clone().within(range);
+    let given = |key| settings.optional_real(key).is_some();
+    SamplerSpec {
+        sigma_min: if given("sampler.sigma_min") { spec.sigma_min } else { clamped.sigma_min },
+        sigma_max: if given("sampler.sigma_max") { spec.sigma_max } else { clamped.sigma_max },
+        ..spec
+    }
+}
+
 /// What of the sampler differs from image to image.
 fn policy(settings: &Settings) -> Option<Policy> {
     let kind = match settings.text("policy.kind") {
@@ -133,6 +144,24 @@ fn policy(settings: &Settings) -> Option<Policy> {
         mirror: if mirrored { settings.real("policy.mirror") } else { 0.0 },
         applies: settings.choice("policy.applies"),
         per: settings.choice("policy.per"),
+    })
+}
+
+/// How the set is labelled and selected; `None` where it stays what was drawn.
+pub(super) fn label(settings: &Settings, dataset: &str, classes: i64) -> Option<LabelSpec> {
+    let by: LabelBy = settings.choice("labels.by");
+    let (count, balance) = (settings.count("generated.count"), settings.flag("labels.balance"));
+    let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
+    let looks = settings.text("labels.classifier").is_some();
+    let wanted = by == LabelBy::Classifier || looks || balance || drawn != count;
+    wanted.then(|| LabelSpec {
+        by,
+        classes,
+        confidence: settings.real("labels.confidence"),
+        balance,
+        count: Some(count),
+        arch: settings.text("labels.arch").filter(|_| looks).map(str::to_owned),
+        dataset: if looks { dataset.to_owned() } else { String::new() },
     })
 }
 

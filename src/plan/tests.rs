@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
+    diffusion::spec::{Applies, LabelBy, PolicyKind},
     error::Error,
     suite::{Suite, settings::Settings, table::FIELDS},
 };
@@ -18,7 +19,18 @@ impl Surveyor for Imagined {
         }
         let images = source.count.unwrap_or(50_000);
         let fingerprint = format!("{} {:?} {} {images}", source.name, source.split, source.skip);
-        Ok(Survey { fingerprint, classes: 10, images })
+        let classes = if source.name == "cifar100" { 100 } else { 10 };
+        Ok(Survey { fingerprint, classes, images })
+    }
+
+    fn denoiser(&self, path: &Path) -> Result<Option<Architecture>> {
+        let classes = if path.ends_with("uncond.pkl") { 0 } else { 10 };
+        let resolution = if path.ends_with("edm64.pkl") { 64 } else { 32 };
+        let arguments = serde_json::json!({
+            "img_resolution": resolution, "img_channels": 3, "label_dim": classes,
+            "sigma_max": 80.0,
+        });
+        Architecture::from_kwargs("EDMPrecond", &arguments).map(Some)
     }
 
     fn hash(&self, path: &Path) -> Result<String> {
@@ -222,7 +234,7 @@ fn processor_seconds() -> f64 {
 /// The table and the stages' specs name the same fields; what differs is listed here with its why.
 #[test]
 fn the_table_and_the_specs_name_the_same_fields() {
-    let sets = ["threat=linf", "generated.count=10", "policy.kind=uniform"];
+    let sets = ["threat=linf", "generated.count=10", "policy.kind=uniform", "labels.balance=true"];
     let plan = plan_with(HEAD, &sets).unwrap();
     let mut specs = BTreeSet::new();
     let mut note = |section: &str, object: &serde_json::Value| {
@@ -239,6 +251,7 @@ fn the_table_and_the_specs_name_the_same_fields() {
                 note("sampler", &serde_json::to_value(&spec.sampler).unwrap());
                 note("policy", &serde_json::to_value(&spec.policy).unwrap());
             }
+            Work::Label(spec) => note("labels", &serde_json::to_value(spec).unwrap()),
             Work::Train(spec) => {
                 note("train", &serde_json::to_value(spec).unwrap());
                 note("train", &serde_json::to_value(&spec.network).unwrap());
@@ -259,6 +272,9 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "generated.policy",
         "generated.classes",
         "generated.start",
+        "labels.classes",
+        "labels.count",
+        "labels.dataset",
         "train.data",
         "train.network",
         "train.dataset",
@@ -275,6 +291,8 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "generated.file",
         "generated.fraction",
         "generated.shard",
+        "generated.drawn",
+        "labels.classifier",
         "train.preset",
         "evaluate.steps",
         "evaluate.queries",
@@ -296,4 +314,84 @@ fn the_table_and_the_specs_name_the_same_fields() {
     assert_eq!(table, specs);
     let settings = Settings::layered(&[], &[]);
     assert_eq!(settings.iter().count(), FIELDS.len());
+}
+
+#[test]
+fn a_set_can_be_labelled_and_selected() {
+    let sets = ["threat=linf", "generated.count=1M", "generated.drawn=5M", "generated.shard=1M"];
+    let chosen = [&sets[..], &["labels.classifier=wrn.pt", "denoiser.file=edm.pkl"]].concat();
+    let plan = plan_with(HEAD, &chosen).unwrap();
+    assert_eq!(stages(&plan, Stage::Generate).len(), 5);
+    let [label] = stages(&plan, Stage::Label)[..] else { panic!("one selection") };
+    let roles: Vec<Role> = label.inputs.iter().map(|input| input.role).collect();
+    assert_eq!(roles[..5], [Role::Generated; 5]);
+    assert_eq!(roles[5..], [Role::Labeller]);
+    assert_eq!(plan.cells[0].generated, [label.id.clone()]);
+    let Work::Label(spec) = &label.work else { panic!() };
+    assert_eq!((spec.by, spec.count), (LabelBy::Condition, Some(1_000_000)));
+    let train = plan.job(&plan.cells[0].train).unwrap();
+    assert_eq!(train.inputs.len(), 1);
+    // The plain first million is another set.
+    let plain = plan_with(HEAD, &["threat=linf", "generated.count=1M", "denoiser.file=edm.pkl"]);
+    assert_ne!(plain.unwrap().cells[0].train, plan.cells[0].train);
+}
+
+#[test]
+fn a_threat_model_has_its_own_policy() {
+    let text = "\
+suite: t
+data: {name: cifar10}
+threats:
+  linf: {norm: linf, epsilon: 8/255, policy: {kind: uniform, min: 3, max: 8}}
+  l2: {norm: l2, epsilon: 128/255, policy: {kind: mirrored, applies: exit}}
+generated: {count: 100}
+axes: {product: [{threat: [linf, l2]}]}
+";
+    let plan = plan_with(text, &[]).unwrap();
+    let policies: Vec<_> = stages(&plan, Stage::Generate)
+        .iter()
+        .map(|job| {
+            let Work::Generate(spec) = &job.work else { panic!() };
+            spec.policy.clone().unwrap()
+        })
+        .collect();
+    assert_eq!((policies[0].kind, policies[0].min, policies[0].max), (PolicyKind::Uniform, 3, 8));
+    assert_eq!((policies[1].applies, policies[1].max), (Applies::Exit, 18));
+    let wrong = text.replace("max: 8", "max: 0");
+    let error = plan_with(&wrong, &[]).unwrap_err().to_string();
+    assert!(error.contains("s.yaml:4:80: policy.max: 0 does not fit"), "{error}");
+}
+
+#[test]
+fn misfits_of_denoiser_and_data_are_found_at_their_place() {
+    let error = |sets: &[&str]| {
+        let sets = [&["threat=linf", "generated.count=10"], sets].concat();
+        plan_with(HEAD, &sets).unwrap_err().to_string()
+    };
+    for (sets, expected) in [
+        (&["denoiser.file=edm64.pkl"][..], "denoiser.file: makes images of 64x64 pixels"),
+        (&["denoiser.file=uncond.pkl"], "denoiser.file: knows no classes"),
+        (&["denoiser.conditional=false"], "denoiser.conditional: false does not fit"),
+        (&["denoiser.file=edm.pkl", "data.name=cifar100"], "denoiser.file: is conditioned on 10"),
+        (&["denoiser.file=edm.pkl", "sampler.sigma_max=100"], "sampler.sigma_max: is 100"),
+        (&["sampler.sigma_min=3", "sampler.sigma_max=2"], "sampler.sigma_max: is 2"),
+        (&["sampler.solver=ddim", "sampler.steps=2000"], "sampler.steps: is 2000"),
+        (&["policy.kind=uniform", "policy.max=30"], "policy.max: is 30"),
+        (&["policy.kind=uniform", "policy.min=9", "policy.max=8"], "policy.min: is 9"),
+        (&["denoiser.channels=100"], "denoiser.channels"),
+        (&["labels.by=classifier"], "labels.classifier: is missing"),
+        (&["labels.confidence=0.5"], "labels.classifier: is missing"),
+        (&["generated.drawn=5"], "generated.drawn: 5 does not fit"),
+    ] {
+        let message = error(sets);
+        assert!(message.contains(expected), "{sets:?}: {message}");
+    }
+    // An unconditional denoiser serves where a classifier labels.
+    let labelled = ["labels.by=classifier", "labels.classifier=wrn.pt"];
+    for more in ["denoiser.conditional=false", "denoiser.file=uncond.pkl"] {
+        let sets = [&["threat=linf", "generated.count=10", more][..], &labelled].concat();
+        let plan = plan_with(HEAD, &sets).unwrap();
+        let Work::Generate(spec) = &stages(&plan, Stage::Generate)[0].work else { panic!() };
+        assert_eq!(spec.classes, 0);
+    }
 }

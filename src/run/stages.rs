@@ -53,6 +53,21 @@ impl Stages for Real {
                     json!({ "count": made.count, "drawn": made.drawn, "evaluations": made.evaluations }),
                 )
             }
+            Work::Label(spec) => {
+                let names: Vec<String> = (0..spec.classes).map(|class| class.to_string()).collect();
+                let parts = inputs(task, Role::Generated)
+                    .map(|part| generated::read(&part.file("images.npz"), "generated", &names))
+                    .collect::<Result<Vec<_>>>()?;
+                let labeller = inputs(task, Role::Labeller)
+                    .map(|artifact| {
+                        let path = artifact.file("labeller");
+                        load_classifier(&path, spec.arch.as_deref(), &spec.dataset, device)
+                    })
+                    .next()
+                    .transpose()?;
+                let judge = labeller.as_deref().map(|labeller| (labeller, device));
+                summary(&diffusion::label::run(spec, &parts, judge, work, out, progress)?)
+            }
             Work::Train(spec) => {
                 let real = images(task, &spec.data)?;
                 let parts = generated_parts(task, &real)?;

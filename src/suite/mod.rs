@@ -25,7 +25,7 @@ use crate::{
         fields::Fallback,
         problem::suggestion,
         reader::Reader,
-        settings::{Given, Origin, Setting},
+        settings::{Given, Origin, Setting, Settings},
         table::FIELDS,
         value::Value,
         yaml::{Content, Mark, Node},
@@ -41,6 +41,8 @@ pub struct NamedThreat {
     pub name: String,
     /// The threat model.
     pub model: ThreatModel,
+    /// Settings of the cells that train under it: its step policy and sampler.
+    pub given: Vec<Given>,
 }
 
 /// A suite as its file has it, checked, not yet resolved into jobs.
@@ -159,13 +161,15 @@ impl Suite {
     fn read_threats(&mut self, node: &Node, reader: &mut Reader) {
         for entry in reader.entries(node, "threats") {
             let key = format!("threats.{}", entry.key);
-            let (mut norm, mut epsilon) = (None, None);
+            let (mut norm, mut epsilon, mut given) = (None, None, Vec::new());
             for inner in reader.entries(&entry.value, &key) {
                 match inner.key.as_str() {
                     "norm" => norm = inner.value.text().map(|text| (text, inner.value.at)),
                     "epsilon" => epsilon = inner.value.text().map(|text| (text, inner.value.at)),
+                    "policy" | "sampler" => reader.section(inner, "", &mut given),
                     other => {
-                        let hint = suggestion(other, ["norm", "epsilon"].into_iter());
+                        let known = ["norm", "epsilon", "policy", "sampler"];
+                        let hint = suggestion(other, known.into_iter());
                         let message = format!("unknown key: {hint}");
                         reader.problem(Some(inner.at), &format!("{key}.{other}"), message);
                     }
@@ -181,7 +185,7 @@ impl Suite {
             });
             if let (Some(norm), Some(epsilon)) = (norm, epsilon) {
                 let model = ThreatModel { norm, epsilon };
-                self.threats.push(NamedThreat { name: entry.key.clone(), model });
+                self.threats.push(NamedThreat { name: entry.key.clone(), model, given });
             }
         }
     }
@@ -239,6 +243,28 @@ impl Suite {
                 FIELDS[field].path,
                 format!("`{name}` is no threat model here: {hint}"),
             );
+        }
+    }
+
+    /// The settings of a cell: those of the suite, of its threat model, and its own.
+    pub fn settings(&self, cell: &[Given]) -> Settings {
+        let plain = Settings::layered(&self.base, cell);
+        let named = match (plain.text("threat"), self.threats.as_slice()) {
+            (Some(name), threats) => threats.iter().find(|threat| threat.name == name),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        match named.filter(|threat| !threat.given.is_empty()) {
+            Some(threat) => {
+                let argued = |field| {
+                    let own = self.base.iter().filter(|given| given.field == field);
+                    own.into_iter().any(|given| given.setting.origin == Origin::Argument)
+                };
+                let own = threat.given.iter().filter(|given| !argued(given.field));
+                let cell: Vec<Given> = own.chain(cell).cloned().collect();
+                Settings::layered(&self.base, &cell)
+            }
+            None => plain,
         }
     }
 

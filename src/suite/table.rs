@@ -93,6 +93,13 @@ fields! {
     "generated.seed" Count(0, MANY), Is("0"), "seed of latents and labels";
     "generated.shard" Count(1, 10_000_000), Is("10000"), "images in one file of the set; each file is a job of its own";
     "generated.batch" Count(1, 1 << 20), Is("64"), "images sampled at once";
+    "generated.drawn" Count(1, MANY), Absent("generated.count"), "images sampled, of which the best `generated.count` are kept, class by class";
+
+    "labels.by" Choice(&["condition", "classifier"]), Is("condition"), "who labels generated images";
+    "labels.classifier" Path, Absent("no classifier looks at the images"), "weights of a classifier that labels images or says how confident it is";
+    "labels.arch" Text, Absent("worked out from the file"), "architecture of that classifier";
+    "labels.confidence" Real(0.0, 1.0), Is("0"), "least probability that the classifier gives the label; other images are dropped";
+    "labels.balance" Flag, Is("false"), "whether every class keeps the same number of images";
 
     "train.preset" Choice(&["dmat", "deepmind"]), Absent("dmat's numbers"), "a published recipe whose numbers hold where `train:` says nothing";
     "train.arch" Text, Is("wrn-28-10-swish"), "the classifier: wrn-DEPTH-WIDTH-swish, preact-resnet18, ...";
