@@ -359,7 +359,7 @@ axes: {product: [{threat: [linf, l2]}]}
     assert_eq!((policies[1].applies, policies[1].max), (Applies::Exit, 18));
     let wrong = text.replace("max: 8", "max: 0");
     let error = plan_with(&wrong, &[]).unwrap_err().to_string();
-    assert!(error.contains("s.yaml:4:80: policy.max: 0 does not fit"), "{error}");
+    assert!(error.contains("s.yaml:4:75: policy.max: `0` does not fit"), "{error}");
 }
 
 #[test]
