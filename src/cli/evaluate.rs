@@ -54,9 +54,9 @@ pub struct Args {
     /// How many images are attacked; all that follow if not given.
     #[arg(long, value_name = "N")]
     examples: Option<u64>,
-    /// Edge length of the images, for sets of free size.
-    #[arg(long, default_value_t = 32, value_name = "PIXELS")]
-    resolution: u64,
+    /// Edge length of the images: the set's own; 32 for synthetic, where it is free.
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<u64>,
     /// The norm: linf, l2 or l1.
     #[arg(long, default_value = "linf")]
     norm: Norm,
@@ -177,7 +177,7 @@ impl Args {
             },
             skip: self.skip,
             count: self.examples,
-            resolution: self.resolution,
+            resolution: self.resolution.unwrap_or(if self.data == "synthetic" { 32 } else { 0 }),
             fingerprint: String::new(),
         }
     }

@@ -5,11 +5,7 @@ use std::path::{Path, PathBuf};
 use tch::Device;
 
 use crate::{
-    data::{
-        Dataset,
-        find::{self, NAMES},
-        spec::Split,
-    },
+    data::{Dataset, find, spec::Split},
     diffusion::{
         features::Extractor,
         fid::{self, Statistics},
@@ -86,8 +82,7 @@ fn load(args: &Args, name: &str) -> Result<Dataset> {
     // The official distance is to the training images.
     let resolution = match name {
         "synthetic" => args.resolution,
-        _ if NAMES.contains(&name) => 32,
-        _ => args.resolution,
+        _ => 0,
     };
     find::load(name, Split::Train, resolution, &roots)
 }

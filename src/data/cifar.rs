@@ -3,15 +3,15 @@
 //!
 //! Source: <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{
     data::{Dataset, Layout, Pixels, spec::Split},
-    error::{AtPath, Error, Result},
+    error::{Error, Result},
     formats::{
         array::Dtype,
-        bytes::Bytes,
         in_file, names,
+        shelf::Shelf,
         tree::{self, Tree},
     },
 };
@@ -24,16 +24,35 @@ const IMAGE: usize = 3 * 32 * 32;
 pub enum Kind {
     /// Ten classes.
     Ten,
-    /// A hundred fine classes (their twenty coarse ones are not used).
+    /// A hundred fine classes.
     Hundred,
+    /// The same images with their twenty coarse classes.
+    Coarse,
 }
 
 impl Kind {
-    /// `cifar10` or `cifar100`.
+    /// `cifar10`, `cifar100` or `cifar100-coarse`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ten => "cifar10",
             Self::Hundred => "cifar100",
+            Self::Coarse => "cifar100-coarse",
+        }
+    }
+
+    fn classes(self) -> u16 {
+        match self {
+            Self::Ten => 10,
+            Self::Hundred => 100,
+            Self::Coarse => 20,
+        }
+    }
+
+    /// The published archives: Python's, then the binary one.
+    pub fn archives(self) -> [&'static str; 2] {
+        match self {
+            Self::Ten => ["cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"],
+            Self::Hundred | Self::Coarse => ["cifar-100-python.tar.gz", "cifar-100-binary.tar.gz"],
         }
     }
 
@@ -41,80 +60,107 @@ impl Kind {
     pub fn folders(self) -> [&'static str; 2] {
         match self {
             Self::Ten => ["cifar-10-batches-py", "cifar-10-batches-bin"],
-            Self::Hundred => ["cifar-100-python", "cifar-100-binary"],
+            Self::Hundred | Self::Coarse => ["cifar-100-python", "cifar-100-binary"],
         }
     }
 
-    fn files(self, split: Split) -> Vec<String> {
+    /// The files of one half, named as in Python's layout; the binary ones end in `.bin` besides.
+    pub fn files(self, split: Split) -> Vec<String> {
         match (self, split) {
             (Self::Ten, Split::Train) => (1..=5).map(|n| format!("data_batch_{n}")).collect(),
             (Self::Ten, Split::Test) => vec!["test_batch".to_owned()],
-            (Self::Hundred, Split::Train) => vec!["train".to_owned()],
-            (Self::Hundred, Split::Test) => vec!["test".to_owned()],
+            (_, Split::Train) => vec!["train".to_owned()],
+            (_, Split::Test) => vec!["test".to_owned()],
         }
     }
 }
 
-/// Whether `folder` holds the set in either layout.
-pub fn is_here(kind: Kind, folder: &Path) -> bool {
+/// The folder of `shelf` that holds the set, with whether in the binary layout.
+pub fn top(kind: Kind, shelf: &Shelf) -> Option<(String, bool)> {
     let test = &kind.files(Split::Test)[0];
-    folder.join(test).is_file() || folder.join(format!("{test}.bin")).is_file()
+    let [python, binary] = kind.folders();
+    let places = [(python, false), ("", false), (binary, true), ("", true)];
+    let here = |(folder, binary): &(&str, bool)| {
+        let name = if *binary { format!("{test}.bin") } else { test.clone() };
+        shelf.holds(&join(folder, &name))
+            // CIFAR-100's files are called `train` and `test`: a folder of that kind has this too.
+            && (*binary || kind == Kind::Ten || shelf.holds(&join(folder, "meta")))
+    };
+    places.into_iter().find(here).map(|(folder, binary)| (folder.to_owned(), binary))
 }
 
-/// Reads one half of the set in `folder`, in file order.
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
+/// Reads one half of the set from the folder `top` of `shelf`, in file order.
 ///
 /// # Errors
 /// If a file is missing or bad; the message names it.
-pub fn read(kind: Kind, folder: &Path, split: Split) -> Result<Dataset> {
-    let binary = !folder.join(&kind.files(Split::Test)[0]).is_file();
-    let classes = if binary { binary_classes(kind, folder) } else { python_classes(kind, folder) }?;
+pub fn read(
+    kind: Kind,
+    shelf: &Shelf,
+    (top, binary): &(String, bool),
+    split: Split,
+) -> Result<Dataset> {
+    let classes =
+        if *binary { binary_classes(kind, shelf, top) } else { python_classes(kind, shelf, top) }?;
     let mut parts = Vec::new();
     for name in kind.files(split) {
-        parts.push(if binary {
-            binary_batch(kind, &folder.join(format!("{name}.bin")))?
+        let name = join(top, &name);
+        parts.push(if *binary {
+            binary_batch(kind, shelf, &format!("{name}.bin"))?
         } else {
-            python_batch(kind, &folder.join(name))?
+            python_batch(kind, shelf, &name)?
         });
     }
     let labels: Vec<u16> = parts.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
     let pixels = match parts.as_slice() {
         [(Pixels::Mapped(bytes), _)] => Pixels::Mapped(bytes.clone()),
-        _ => Pixels::Owned(parts.iter().flat_map(|(pixels, _)| pixels.bytes()).copied().collect()),
+        _ => Pixels::Owned(parts.iter().flat_map(|(pixels, _)| pixels.runs().concat()).collect()),
     };
+    if labels.is_empty() {
+        let first = kind.files(split).swap_remove(0);
+        return Err(Error::in_file(&shelf.place(&join(top, &first)), "holds no images"));
+    }
     let name = kind.name().to_owned();
     Ok(Dataset { name, classes, size: (32, 32), layout: Layout::Chw, pixels, labels })
 }
 
-/// The pickle at `path`, which may hold numpy arrays and nothing else of note.
-fn pickle(path: &Path) -> Result<Tree> {
-    let bytes = Bytes::map(path)?;
-    in_file(path, tree::pickled(&bytes, &[names::NUMPY]))
+/// The pickle called `name`, which may hold numpy arrays and nothing else of note.
+fn pickle(shelf: &Shelf, name: &str) -> Result<Tree> {
+    let bytes = shelf.read(name)?;
+    in_file(&shelf.place(name), tree::pickled(&bytes, &[names::NUMPY]))
 }
 
-fn python_classes(kind: Kind, folder: &Path) -> Result<Vec<String>> {
+fn python_classes(kind: Kind, shelf: &Shelf, top: &str) -> Result<Vec<String>> {
     let (file, key) = match kind {
         Kind::Ten => ("batches.meta", "label_names"),
         Kind::Hundred => ("meta", "fine_label_names"),
+        Kind::Coarse => ("meta", "coarse_label_names"),
     };
-    let path = folder.join(file);
-    let tree = pickle(&path)?;
+    let name = join(top, file);
+    let tree = pickle(shelf, &name)?;
     let names = match tree.get(key) {
         Some(Tree::List(names)) => {
             names.iter().map(|name| name.text().map(str::to_owned)).collect::<Option<Vec<_>>>()
         }
         _ => None,
     };
-    names.filter(|names| !names.is_empty()).ok_or_else(|| {
-        Error::in_file(&path, format!("expected the class names as a list called `{key}`"))
+    let count = usize::from(kind.classes());
+    names.filter(|names| names.len() == count).ok_or_else(|| {
+        let message = format!("expected the {count} class names as a list called `{key}`");
+        Error::in_file(&shelf.place(&name), message)
     })
 }
 
-fn python_batch(kind: Kind, path: &Path) -> Result<(Pixels, Vec<u16>)> {
+fn python_batch(kind: Kind, shelf: &Shelf, name: &str) -> Result<(Pixels, Vec<u16>)> {
     let key = match kind {
         Kind::Ten => "labels",
         Kind::Hundred => "fine_labels",
+        Kind::Coarse => "coarse_labels",
     };
-    let tree = pickle(path)?;
+    let (path, tree) = (&shelf.place(name), pickle(shelf, name)?);
     let Some(Tree::Tensor(data)) = tree.get("data") else {
         return Err(Error::in_file(path, "expected pixels as an array called `data`"));
     };
@@ -147,37 +193,53 @@ fn python_batch(kind: Kind, path: &Path) -> Result<(Pixels, Vec<u16>)> {
     Ok((Pixels::Mapped(data.data().clone()), checked_labels(kind, path, labels)?))
 }
 
-fn binary_classes(kind: Kind, folder: &Path) -> Result<Vec<String>> {
-    let path = folder.join(match kind {
+fn binary_classes(kind: Kind, shelf: &Shelf, top: &str) -> Result<Vec<String>> {
+    let file = match kind {
         Kind::Ten => "batches.meta.txt",
         Kind::Hundred => "fine_label_names.txt",
-    });
-    let text = std::fs::read_to_string(&path).at(&path)?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        Kind::Coarse => "coarse_label_names.txt",
+    };
+    let name = join(top, file);
+    let bytes = shelf.read(&name)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let names: Vec<_> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if names.len() != usize::from(kind.classes()) {
+        let message = format!("names {} classes; expected {}", names.len(), kind.classes());
+        return Err(Error::in_file(&shelf.place(&name), message));
+    }
+    Ok(names)
 }
 
 /// Records of one label byte (CIFAR-100: the coarse one, then the fine one) and the pixels.
-fn binary_batch(kind: Kind, path: &Path) -> Result<(Pixels, Vec<u16>)> {
-    let bytes = Bytes::map(path)?;
+fn binary_batch(kind: Kind, shelf: &Shelf, name: &str) -> Result<(Pixels, Vec<u16>)> {
+    let (path, bytes) = (&shelf.place(name), shelf.read(name)?);
     let label_bytes = if kind == Kind::Ten { 1 } else { 2 };
+    let label_at = usize::from(kind == Kind::Hundred);
     let record = label_bytes + IMAGE;
     if bytes.len() % record != 0 {
+        let whole = bytes.len() / record;
         return Err(Error::in_file(
             path,
-            format!("{} bytes are no multiple of {record}; is the file cut short?", bytes.len()),
+            format!(
+                "{} bytes are no multiple of {record}: it ends within image {whole}, at byte {}; is \
+                 the file cut short?",
+                bytes.len(),
+                whole * record
+            ),
         ));
     }
     let mut pixels = Vec::with_capacity(bytes.len());
     let mut labels = Vec::with_capacity(bytes.len() / record);
     for record in bytes.chunks_exact(record) {
-        labels.push(i64::from(record[label_bytes - 1]));
+        labels.push(i64::from(record[label_at]));
         pixels.extend_from_slice(&record[label_bytes..]);
     }
     Ok((Pixels::Owned(pixels), checked_labels(kind, path, labels)?))
 }
 
 fn checked_labels(kind: Kind, path: &Path, labels: Vec<i64>) -> Result<Vec<u16>> {
-    let classes = if kind == Kind::Ten { 10 } else { 100 };
+    let classes = kind.classes();
     let check = |(index, label): (usize, i64)| match u16::try_from(label) {
         Ok(label) if label < classes => Ok(label),
         _ => Err(Error::in_file(
@@ -188,18 +250,23 @@ fn checked_labels(kind: Kind, path: &Path, labels: Vec<i64>) -> Result<Vec<u16>>
     labels.into_iter().enumerate().map(check).collect()
 }
 
-/// Where [`read`] looks for one half, for messages.
+/// Where the set is looked for, for messages.
 pub fn expected(kind: Kind) -> String {
-    let [python, binary] = kind.folders();
-    let files = kind.files(Split::Test);
-    let first: PathBuf = [python, &files[0]].iter().collect();
-    let second: PathBuf = [binary, &format!("{}.bin", files[0])].iter().collect();
-    format!("`{}` or `{}`", first.display(), second.display())
+    let ([python, binary], [archive, _]) = (kind.folders(), kind.archives());
+    let file = &kind.files(Split::Test)[0];
+    format!("`{python}/{file}`, `{binary}/{file}.bin` or `{archive}`")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    fn half(kind: Kind, folder: &Path, split: Split) -> Result<Dataset> {
+        let shelf = Shelf::open(folder)?;
+        read(kind, &shelf, &top(kind, &shelf).expect("the set"), split)
+    }
 
     fn shared() -> PathBuf {
         PathBuf::from(std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED")).join("data")
@@ -209,8 +276,8 @@ mod tests {
     #[ignore = "needs GAUNTLET_SHARED"]
     fn python_and_binary_layouts_hold_the_same_images() {
         let folder = shared().join("cifar10");
-        let python = read(Kind::Ten, &folder.join("cifar-10-batches-py"), Split::Test).unwrap();
-        let binary = read(Kind::Ten, &folder.join("cifar-10-batches-bin"), Split::Test).unwrap();
+        let python = half(Kind::Ten, &folder.join("cifar-10-batches-py"), Split::Test).unwrap();
+        let binary = half(Kind::Ten, &folder.join("cifar-10-batches-bin"), Split::Test).unwrap();
         assert_eq!(python.len(), 1017);
         assert_eq!(python.classes[3], "cat");
         assert_eq!(python.classes, binary.classes);
@@ -218,7 +285,7 @@ mod tests {
         // The first test image of CIFAR-10 is a cat; its first bytes are known.
         assert_eq!(python.labels[..4], [3, 8, 8, 0]);
         assert_eq!(python.image(0)[..4], [158, 159, 165, 166]);
-        let missing = read(Kind::Ten, &folder.join("cifar-10-batches-bin"), Split::Train);
+        let missing = half(Kind::Ten, &folder.join("cifar-10-batches-bin"), Split::Train);
         assert!(missing.unwrap_err().to_string().contains("data_batch_2.bin"));
     }
 
@@ -226,28 +293,35 @@ mod tests {
     #[ignore = "needs GAUNTLET_SHARED"]
     fn training_batches_follow_each_other() {
         let python = shared().join("cifar10/cifar-10-batches-py");
-        let train = read(Kind::Ten, &python, Split::Train).unwrap();
+        let train = half(Kind::Ten, &python, Split::Train).unwrap();
         assert_eq!(train.len(), 1102 + 1017 + 1017 + 1285 + 1017);
-        let binary = shared().join("cifar10/cifar-10-batches-bin/data_batch_1.bin");
-        let (pixels, labels) = binary_batch(Kind::Ten, &binary).unwrap();
+        let binary = Shelf::open(&shared().join("cifar10/cifar-10-batches-bin")).unwrap();
+        let (pixels, labels) = binary_batch(Kind::Ten, &binary, "data_batch_1.bin").unwrap();
         assert_eq!(&train.labels[..labels.len()], labels);
-        assert_eq!(train.image(1101), &pixels.bytes()[1101 * IMAGE..]);
+        assert_eq!(train.image(1101), pixels.range(1101 * IMAGE, IMAGE));
         let hundred = shared().join("cifar100/cifar-100-python");
-        let train = read(Kind::Hundred, &hundred, Split::Train).unwrap();
-        let test = read(Kind::Hundred, &hundred, Split::Test).unwrap();
+        let train = half(Kind::Hundred, &hundred, Split::Train).unwrap();
+        let test = half(Kind::Hundred, &hundred, Split::Test).unwrap();
         assert_eq!((train.len(), test.len(), train.classes.len()), (1117, 916, 100));
-        // The first training image of CIFAR-100 is cattle.
+        // The first training image of CIFAR-100 is cattle, one of the large herbivores.
         assert_eq!(train.classes[usize::from(train.labels[0])], "cattle");
+        let coarse = half(Kind::Coarse, &hundred, Split::Train).unwrap();
+        let first = &coarse.classes[usize::from(coarse.labels[0])];
+        assert_eq!(first, "large_omnivores_and_herbivores");
+        assert_eq!((coarse.classes.len(), coarse.image(1116)), (20, train.image(1116)));
     }
 
     #[test]
     fn bad_binary_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("test_batch.bin");
-        std::fs::write(&path, vec![0; IMAGE]).unwrap();
-        assert!(binary_batch(Kind::Ten, &path).unwrap_err().to_string().contains("cut short"));
-        std::fs::write(&path, vec![10; IMAGE + 1]).unwrap();
-        let message = binary_batch(Kind::Ten, &path).unwrap_err().to_string();
-        assert!(message.contains("label 10 of image 0"), "{message}");
+        let (path, shelf) = (folder.path().join("x.bin"), Shelf::open(folder.path()).unwrap());
+        let bad = |bytes: Vec<u8>| {
+            std::fs::write(&path, bytes).unwrap();
+            binary_batch(Kind::Ten, &shelf, "x.bin").unwrap_err().to_string()
+        };
+        let message = bad(vec![0; 2 * IMAGE + 1]);
+        assert!(message.contains("within image 1, at byte 3073"), "{message}");
+        let message = bad(vec![10; IMAGE + 1]);
+        assert!(message.contains("x.bin") && message.contains("label 10 of image 0"), "{message}");
     }
 }

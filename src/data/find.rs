@@ -1,18 +1,36 @@
-//! Finds image sets by name in the folders where people keep them.
+//! Finds image sets by name in the folders where people keep them, and reads them.
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     data::{
-        Dataset, cifar, folder, generated, shifted,
+        Dataset,
+        cache::{Cache, Stamp},
+        locate::{Found, locate},
         spec::{Source, Split},
-        svhn, synthetic,
+        synthetic,
     },
     error::{Error, Result},
 };
 
-/// The sets that have names of their own; anything else is a path.
-pub const NAMES: [&str; 4] = ["synthetic", "cifar10", "cifar100", "svhn"];
+/// The sets that have names of their own; anything else is a path, or one of [`super::shifted`].
+pub const NAMES: [&str; 7] =
+    ["synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn", "svhn-extra", "tiny-imagenet"];
+
+/// What planning wants to know of a source's images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// [`Dataset::fingerprint`].
+    pub fingerprint: String,
+    /// How many classes there are.
+    pub classes: u64,
+    /// How many images.
+    pub images: u64,
+    /// Their edge length.
+    pub resolution: u64,
+}
 
 /// The folders to search: `data_dir` if given, else those of the environment variable
 /// `GAUNTLET_DATA` (separated by `:`), else `./data`.
@@ -28,53 +46,74 @@ pub fn roots(data_dir: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// All images of one half of the set called `name`: one of [`NAMES`], one of [`shifted`], an `.npz` file, or a folder
-/// of class folders. `resolution` is free for `synthetic` and must be the set's own for others.
+/// All images of one half of the set called `name`: one of [`NAMES`], one of [`super::shifted`], or
+/// the path of an `.npz` file, a folder of class folders or an archive. `resolution` is free for
+/// `synthetic`; for others it is the set's own, or 0 for whatever that is.
 ///
 /// # Errors
 /// If the set is not found (the message says where it was looked for), is bad, or has another
 /// resolution.
 pub fn load(name: &str, split: Split, resolution: u64, roots: &[PathBuf]) -> Result<Dataset> {
-    let set = match name {
-        "synthetic" => {
-            return drawn(split, 0, synthetic::default_count(split), resolution);
-        }
-        "cifar10" => cifar_set(cifar::Kind::Ten, split, roots)?,
-        "cifar100" => cifar_set(cifar::Kind::Hundred, split, roots)?,
-        "svhn" => svhn_set(split, roots)?,
-        _ => match shifted::spec(name)? {
-            Some(spec) => shifted_set(name, &spec, split, roots)?,
-            None => by_path(name, split, roots)?,
-        },
-    };
-    if (resolution, resolution) != (set.size.0 as u64, set.size.1 as u64) {
-        let (height, width) = set.size;
-        return Err(Error::input(format!(
-            "`{name}`: resolution {resolution} is asked for, but its images are {height}x{width}; \
-             only `synthetic` comes in any size"
-        )));
+    if name == "synthetic" {
+        return drawn(split, 0, synthetic::default_count(split), resolution);
     }
+    let found = locate(name, split, roots)?;
+    let stamp = stamp(&found, name, split)?;
+    let set = read(&found, &stamp)?;
+    check_resolution(name, resolution, set.size)?;
     Ok(set)
 }
 
+fn stamp(found: &Found, name: &str, split: Split) -> Result<Stamp> {
+    Stamp::of(&format!("{name} {split:?} {}", found.form.words()), &found.files()?)
+}
+
+fn read(found: &Found, stamp: &Stamp) -> Result<Dataset> {
+    match Cache::usual().filter(|_| found.is_slow()) {
+        Some(cache) => cache.dataset(stamp, || found.read()),
+        None => found.read(),
+    }
+}
+
+fn check_resolution(name: &str, asked: u64, (height, width): (usize, usize)) -> Result<()> {
+    if asked == 0 && height == width || (asked, asked) == (height as u64, width as u64) {
+        return Ok(());
+    }
+    Err(Error::input(if height == width {
+        format!(
+            "`{name}`: resolution {asked} is asked for, but its images are {width}x{height}; only \
+             `synthetic` comes in any size"
+        )
+    } else {
+        format!("`{name}`: its images are {width}x{height}; expected as high as wide")
+    }))
+}
+
 /// The images that `source` names, and `source` with the fingerprint of exactly these. If it had
-/// one already, the images must still be the same.
+/// one already, the images must still be the same. A resolution of 0 becomes the set's own.
 ///
 /// # Errors
 /// As [`load`]; if there are too few images; if they have changed.
 pub fn resolve(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> {
     let Source { name, split, skip, count, resolution, .. } = source;
-    let set = if name == "synthetic" {
+    let (set, fingerprint) = if name == "synthetic" {
         // Any number of images can be drawn, so the range need not fit the default count.
         let rest = synthetic::default_count(*split).saturating_sub(*skip);
-        drawn(*split, *skip, count.unwrap_or(rest), *resolution)?
+        let set = drawn(*split, *skip, count.unwrap_or(rest), *resolution)?;
+        let fingerprint = set.fingerprint();
+        (set, fingerprint)
     } else {
-        load(name, *split, *resolution, roots)?.subset(*skip, *count)?
+        let found = locate(name, *split, roots)?;
+        let stamp = stamp(&found, name, *split)?;
+        let set = read(&found, &stamp)?;
+        check_resolution(name, *resolution, set.size)?;
+        let set = set.subset(*skip, *count)?;
+        let fingerprint = fingerprint(&set, &part(&stamp, source));
+        (set, fingerprint)
     };
     if set.is_empty() {
         return Err(Error::input(format!("`{name}`: no images are left after the first {skip}")));
     }
-    let fingerprint = set.fingerprint();
     if !source.fingerprint.is_empty() && source.fingerprint != fingerprint {
         return Err(Error::input(format!(
             "`{name}`: the images have changed since the plan was made (fingerprint {fingerprint}, \
@@ -82,7 +121,55 @@ pub fn resolve(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> 
             source.fingerprint
         )));
     }
-    Ok((set, Source { fingerprint, ..source.clone() }))
+    let resolution = set.size.0 as u64;
+    Ok((set, Source { fingerprint, resolution, ..source.clone() }))
+}
+
+/// What [`resolve`] would find, without reading images that were looked at before and have not
+/// changed since.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn survey(source: &Source, roots: &[PathBuf]) -> Result<Facts> {
+    let Source { name, split, resolution, .. } = source;
+    if name != "synthetic"
+        && let Some(cache) = Cache::usual()
+    {
+        let stamp = stamp(&locate(name, *split, roots)?, name, *split)?;
+        if let Some(facts) = cache.noted::<Facts>(&part(&stamp, source), FACTS) {
+            let edge = facts.resolution as usize;
+            check_resolution(name, *resolution, (edge, edge))?;
+            return Ok(facts);
+        }
+    }
+    let (set, source) = resolve(source, roots)?;
+    Ok(facts(&set, source.fingerprint))
+}
+
+/// How the notes of [`Facts`] end. A change of what a fingerprint is changes the number.
+const FACTS: &str = "facts-1.json";
+
+fn part(stamp: &Stamp, source: &Source) -> Stamp {
+    stamp.with(&format!("{} {:?}", source.skip, source.count))
+}
+
+fn facts(set: &Dataset, fingerprint: String) -> Facts {
+    let (classes, images) = (set.classes.len() as u64, set.len() as u64);
+    Facts { fingerprint, classes, images, resolution: set.size.0 as u64 }
+}
+
+fn fingerprint(set: &Dataset, stamp: &Stamp) -> String {
+    let cache = Cache::usual();
+    let noted = cache.as_ref().and_then(|cache| cache.noted::<Facts>(stamp, FACTS));
+    if let Some(noted) = noted.filter(|facts| facts.images == set.len() as u64) {
+        return noted.fingerprint;
+    }
+    let fingerprint = set.fingerprint();
+    if let Some(cache) = cache {
+        // Without the note the next plan only takes longer.
+        let _ = cache.note(stamp, FACTS, &facts(set, fingerprint.clone()));
+    }
+    fingerprint
 }
 
 fn drawn(split: Split, first: u64, count: u64, resolution: u64) -> Result<Dataset> {
@@ -98,102 +185,6 @@ fn drawn(split: Split, first: u64, count: u64, resolution: u64) -> Result<Datase
         )));
     }
     Ok(synthetic::draw(split, first, count, resolution))
-}
-
-/// Each root, and the folders in it where `names` put a set.
-fn candidates(roots: &[PathBuf], names: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for root in roots {
-        found.extend([root.clone(), root.join("data")]);
-        for middle in ["", "data"] {
-            found.extend(names.iter().map(|name| root.join(middle).join(name)));
-        }
-    }
-    found
-}
-
-fn cifar_set(kind: cifar::Kind, split: Split, roots: &[PathBuf]) -> Result<Dataset> {
-    let name = kind.name();
-    let dashed = name.replace("cifar", "cifar-");
-    let upper = name.to_uppercase();
-    let outer = candidates(roots, &[name, &dashed, &upper]);
-    let mut looked = Vec::new();
-    for folder in &outer {
-        let inner = kind.folders().map(|layout| folder.join(layout));
-        looked.extend(inner.into_iter().chain([folder.clone()]));
-    }
-    match looked.iter().find(|folder| cifar::is_here(kind, folder)) {
-        Some(folder) => cifar::read(kind, folder, split),
-        None => Err(not_found(name, &outer, &cifar::expected(kind))),
-    }
-}
-
-fn svhn_set(split: Split, roots: &[PathBuf]) -> Result<Dataset> {
-    let outer = candidates(roots, &["svhn", "SVHN"]);
-    let file = svhn::file(split);
-    match outer.iter().map(|folder| folder.join(file)).find(|path| path.is_file()) {
-        Some(path) => svhn::read(&path),
-        None => Err(not_found("svhn", &outer, &format!("`{file}`"))),
-    }
-}
-
-fn shifted_set(
-    name: &str,
-    spec: &shifted::Spec,
-    split: Split,
-    roots: &[PathBuf],
-) -> Result<Dataset> {
-    if split == Split::Train {
-        return Err(Error::input(format!("`{name}` has test images only")));
-    }
-    let folders = candidates(roots, &[]);
-    if let Some(folder) = shifted::locate(spec, &folders) {
-        return shifted::read(name, spec, &folder);
-    }
-    let expected = format!("`{}/{}`", spec.folder, spec.images);
-    Err(not_found(name, &folders, &expected))
-}
-
-/// An `.npz` file or a folder of class folders, as given or under a root. A folder may have
-/// `train` and `test` (or `val`) inside.
-fn by_path(name: &str, split: Split, roots: &[PathBuf]) -> Result<Dataset> {
-    let mut looked = vec![PathBuf::from(name)];
-    looked.extend(roots.iter().map(|root| root.join(name)));
-    let halves: &[&str] = match split {
-        Split::Train => &["train"],
-        Split::Test => &["test", "val"],
-    };
-    for path in &looked {
-        if path.is_file() {
-            return generated::read_unnamed(path);
-        }
-        if let Some(half) = halves.iter().map(|half| path.join(half)).find(|half| half.is_dir()) {
-            return Ok(Dataset { name: name.to_owned(), ..folder::read(&half)? });
-        }
-        if path.is_dir() && folder::is_here(path) {
-            return folder::read(path);
-        }
-    }
-    let close = NAMES.iter().min_by_key(|known| strsim::levenshtein(known, name));
-    let hint = close
-        .filter(|known| strsim::levenshtein(known, name) <= 2)
-        .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-    let known = NAMES.join("`, `");
-    Err(not_found(
-        name,
-        &looked,
-        &format!("one of `{known}`, an .npz file or a folder of class folders{hint}"),
-    ))
-}
-
-fn not_found(name: &str, looked: &[PathBuf], expected: &str) -> Error {
-    let mut folders: Vec<_> = looked.iter().map(|path| path.display().to_string()).collect();
-    folders.dedup();
-    Error::input(format!(
-        "the image set `{name}` was not found; looked in {}; expected {expected}. Give its folder \
-         with --data or the environment variable GAUNTLET_DATA",
-        folders.join(", ")
-    ))
 }
 
 #[cfg(test)]
@@ -253,6 +244,16 @@ mod tests {
         assert_eq!(load("cifar100", Split::Train, 32, &data).unwrap().len(), 1117);
         assert_eq!(load("svhn", Split::Test, 32, &data).unwrap().len(), 283);
         assert_eq!(load("npz/500.npz", Split::Train, 32, &data).unwrap().len(), 500);
+        let tiny = load("tiny-imagenet", Split::Test, 0, &data).unwrap();
+        assert_eq!((tiny.len(), tiny.size), (1000, (64, 64)));
+        let coarse = load("cifar100-coarse", Split::Test, 32, &data).unwrap();
+        assert_eq!((coarse.len(), coarse.classes.len()), (916, 20));
+        let pictures = load("cifar10-jpeg.tar.xz", Split::Test, 0, &data).unwrap();
+        assert_eq!((pictures.len(), pictures.classes.len(), pictures.size), (10_000, 10, (32, 32)));
+        // Every twentieth by class and name, hashed as `Image.open(path).convert("RGB")` gives it.
+        let mut hash = md5::Context::new();
+        (0..pictures.len()).step_by(20).for_each(|index| hash.consume(pictures.image(index)));
+        assert_eq!(format!("{:x}", hash.finalize()), "7a83c9bb67fdf1e51ed1134d00ee8708");
         let message = load("cifar10", Split::Test, 16, &data).unwrap_err().to_string();
         assert!(message.contains("32x32"), "{message}");
     }

@@ -1,117 +1,186 @@
-//! Image folders: one folder for each class (names sorted), PNG files inside (names sorted), all of
-//! one size.
-
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+//! Image folders, as torchvision's `ImageFolder` reads them: one folder for each class (names
+//! sorted), JPEG or PNG files inside (sorted by folder and name), all of one size. The folder may
+//! lie in an archive.
 
 use crate::{
-    data::{Dataset, Layout, Pixels},
-    error::{AtPath, Error, Result},
+    data::{Dataset, picture, spec::Split},
+    error::{Error, Result},
+    formats::shelf::Shelf,
 };
 
-/// Larger images than any set for this purpose has.
-const WIDEST: u32 = 1024;
-
-/// Whether `folder` has a folder for each class.
-pub fn is_here(folder: &Path) -> bool {
-    sorted(folder).is_ok_and(|paths| paths.iter().any(|path| path.is_dir()))
+/// The folder of one half's class folders within `shelf`: `train`, or `test` or `val`, at the top
+/// or in the only folder there; the top itself where neither half has a folder of its own.
+///
+/// # Errors
+/// If the shelf cannot be read.
+pub fn half(shelf: &Shelf, split: Split) -> Result<Option<String>> {
+    let (halves, others): (&[&str], &[&str]) = match split {
+        Split::Train => (&["train"], &["test", "val"]),
+        Split::Test => (&["test", "val"], &["train"]),
+    };
+    let mut top = String::new();
+    // Archives often hold one folder with everything in it.
+    for _ in 0..2 {
+        let folders = shelf.folders(&top)?;
+        let at =
+            |name: &str| if top.is_empty() { name.to_owned() } else { format!("{top}/{name}") };
+        let has = |name: &&&str| folders.iter().any(|folder| folder == **name);
+        if let Some(name) = halves.iter().find(has) {
+            return Ok(Some(at(name)));
+        }
+        if others.iter().any(|name| has(&name)) {
+            return Ok(None);
+        }
+        match folders.as_slice() {
+            [only] => top = at(only),
+            [] => return Ok(None),
+            _ => return Ok(Some(top)),
+        }
+    }
+    Ok(None)
 }
 
-/// Reads all images under `folder`.
+/// The classes under `top`, and the pictures with their labels.
+///
+/// # Errors
+/// If a class has none, or a folder cannot be read.
+pub fn list(shelf: &Shelf, top: &str) -> Result<(Vec<String>, Vec<(String, u16)>)> {
+    let classes = shelf.folders(top)?;
+    if classes.len() > usize::from(u16::MAX) {
+        return Err(Error::in_file(&shelf.place(top), "more than 65535 class folders"));
+    }
+    let mut files = Vec::new();
+    for (label, class) in classes.iter().enumerate() {
+        let folder = if top.is_empty() { class.clone() } else { format!("{top}/{class}") };
+        let before = files.len();
+        let names = shelf.names(&folder)?.into_iter().filter(|name| picture::is_picture(name));
+        files.extend(names.map(|name| (name, label as u16)));
+        if files.len() == before {
+            return Err(Error::in_file(
+                &shelf.place(&folder),
+                "no images; expected a folder of JPEG or PNG files for each class",
+            ));
+        }
+    }
+    if classes.is_empty() {
+        return Err(Error::in_file(
+            &shelf.place(top),
+            "no class folders; expected a folder of JPEG or PNG files for each class",
+        ));
+    }
+    Ok((classes, files))
+}
+
+/// Reads all images under `top`.
 ///
 /// # Errors
 /// If there is none, one cannot be read, or their sizes differ.
-pub fn read(folder: &Path) -> Result<Dataset> {
-    let class_folders: Vec<_> = sorted(folder)?.into_iter().filter(|path| path.is_dir()).collect();
-    let (mut pixels, mut labels, mut classes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut size = None;
-    for class_folder in &class_folders {
-        let label = u16::try_from(classes.len())
-            .map_err(|_| Error::in_file(folder, "more than 65536 class folders"))?;
-        classes.push(name_of(class_folder));
-        for path in sorted(class_folder)? {
-            let (found, bytes) = image_at(&path)?;
-            if *size.get_or_insert(found) != found {
-                let first = size.expect("just set");
-                return Err(Error::in_file(
-                    &path,
-                    format!("is {found:?} pixels (height, width), the images before are {first:?}"),
-                ));
-            }
-            pixels.extend(bytes);
-            labels.push(label);
-        }
-    }
-    let Some(size) = size else {
-        return Err(Error::in_file(
-            folder,
-            "no images; expected a folder of PNG files for each class",
-        ));
-    };
-    let (name, pixels) = (name_of(folder), Pixels::Owned(pixels));
-    Ok(Dataset { name, classes, size, layout: Layout::Hwc, pixels, labels })
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The visible entries of `folder` by name.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).at(folder)? {
-        let path = entry.at(folder)?.path();
-        if !name_of(&path).starts_with('.') {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// One image as height, width and RGB bytes.
-fn image_at(path: &Path) -> Result<((usize, usize), Vec<u8>)> {
-    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    if extension != "png" {
-        return Err(Error::in_file(
-            path,
-            "only PNG files can be read (JPEG decoders differ in their pixels); convert it",
-        ));
-    }
-    let mut reader = image::ImageReader::open(path).at(path)?;
-    reader.set_format(image::ImageFormat::Png);
-    let mut limits = image::Limits::default();
-    limits.max_image_width = Some(WIDEST);
-    limits.max_image_height = Some(WIDEST);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|error| Error::in_file(path, error))?.into_rgb8();
-    Ok(((image.height() as usize, image.width() as usize), image.into_raw()))
+pub fn read(shelf: &Shelf, name: &str, top: &str) -> Result<Dataset> {
+    let (classes, files) = list(shelf, top)?;
+    picture::dataset(shelf, name, classes, &files)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    #[test]
-    fn classes_and_files_come_in_order_of_their_names() {
-        let folder = tempfile::tempdir().unwrap();
-        for (class, file, value) in [("b", "1.png", 3), ("a", "2.png", 2), ("a", "1.png", 1)] {
-            fs::create_dir_all(folder.path().join(class)).unwrap();
-            let image = image::RgbImage::from_pixel(2, 3, image::Rgb([value, 0, 9]));
-            image.save(folder.path().join(class).join(file)).unwrap();
+    fn picture(value: u8) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = image::RgbImage::from_pixel(2, 3, image::Rgb([value, 0, 9]));
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    /// Five pictures of two classes in two halves, in a tar archive as people make them.
+    fn tar(top: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, value) in [
+            ("train/b/1.png", 4),
+            ("train/a/10.png", 2),
+            ("train/a/9.PNG", 3),
+            ("train/a/deep/0.png", 5),
+            ("test/a/1.png", 6),
+            ("test/b/1.png", 7),
+        ] {
+            let bytes = picture(value);
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, format!("{top}{name}"), &bytes[..]).unwrap();
         }
-        let set = read(folder.path()).unwrap();
-        assert_eq!((set.len(), set.size), (3, (3, 2)));
-        assert_eq!(
-            (set.classes.as_slice(), set.labels.as_slice()),
-            (&["a".to_owned(), "b".into()][..], &[0, 0, 1][..])
+        builder.into_inner().unwrap()
+    }
+
+    fn first_bytes(set: &Dataset) -> Vec<u8> {
+        (0..set.len()).map(|index| set.image(index)[0]).collect()
+    }
+
+    #[test]
+    fn classes_and_files_come_in_order_wherever_they_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("set.tar"), tar("")).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        std::io::Write::write_all(&mut xz, &tar("top/")).unwrap();
+        fs::write(at("set.tar.xz"), xz.finish().unwrap()).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gz, &tar("./")).unwrap();
+        fs::write(at("set.tgz"), gz.finish().unwrap()).unwrap();
+        let mut zip = zip::ZipWriter::new(fs::File::create(at("set.zip")).unwrap());
+        let mut unpacked = tar::Archive::new(fs::File::open(at("set.tar")).unwrap());
+        unpacked.unpack(at("set")).unwrap();
+        fs::write(at("set/train/a/notes.txt"), "not a picture").unwrap();
+        fs::write(at("set/train/a/.hidden.png"), "not seen").unwrap();
+        for name in Shelf::open(&at("set")).unwrap().names("").unwrap() {
+            zip.start_file(&name, zip::write::SimpleFileOptions::default()).unwrap();
+            std::io::Write::write_all(&mut zip, &fs::read(at("set").join(name)).unwrap()).unwrap();
+        }
+        zip.finish().unwrap();
+        for name in ["set", "set.tar", "set.tar.xz", "set.tgz", "set.zip"] {
+            let shelf = Shelf::open(&at(name)).unwrap();
+            let top = half(&shelf, Split::Train).unwrap().unwrap();
+            let set = read(&shelf, "set", &top).unwrap();
+            assert_eq!((set.len(), set.size, set.classes.join(" ")), (4, (3, 2), "a b".into()));
+            // By folder, then by name, as Python sorts them.
+            assert_eq!((first_bytes(&set), &set.labels[..]), (vec![2, 3, 5, 4], &[0, 0, 0, 1][..]));
+            let top = half(&shelf, Split::Test).unwrap().unwrap();
+            assert_eq!(first_bytes(&read(&shelf, "set", &top).unwrap()), [6, 7]);
+        }
+    }
+
+    #[test]
+    fn bad_folders_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let message =
+            || read(&Shelf::open(folder.path()).unwrap(), "set", "").unwrap_err().to_string();
+        assert!(message().contains("no class folders"), "{}", message());
+        fs::create_dir_all(at("a")).unwrap();
+        assert!(message().contains("/a: no images"), "{}", message());
+        for (name, bytes, part) in [
+            ("a/1.png", picture(1), ""),
+            ("a/2.png", b"no picture".to_vec(), "a/2.png: is neither"),
+            ("a/2.png", picture(1)[..40].to_vec(), "a/2.png: PNG image"),
+            ("a/2.webp", vec![], "a/2.webp: only JPEG and PNG"),
+        ] {
+            fs::write(at(name), bytes).unwrap();
+            assert!(part.is_empty() || message().contains(part), "{}", message());
+            if !part.is_empty() {
+                fs::remove_file(at(name)).unwrap();
+            }
+        }
+        let mut wide = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(3, 3).write_to(&mut wide, image::ImageFormat::Png).unwrap();
+        fs::write(at("a/2.png"), wide.into_inner()).unwrap();
+        assert!(
+            message().contains("a/2.png: is 3x3 pixels, but `a/1.png` is 2x3"),
+            "{}",
+            message()
         );
-        assert_eq!([0, 1, 2].map(|index| set.image(index)[0]), [1, 2, 3]);
-        fs::write(folder.path().join("b/2.png"), "no picture").unwrap();
-        assert!(read(folder.path()).unwrap_err().to_string().contains("2.png"));
-        fs::write(folder.path().join("b/2.jpg"), "").unwrap();
-        assert!(read(&folder.path().join("a")).unwrap_err().to_string().contains("no images"));
+        fs::remove_file(at("a/2.png")).unwrap();
+        std::os::unix::fs::symlink("..", at("a/up")).unwrap();
+        assert!(message().contains("circle"), "{}", message());
     }
 }

@@ -1,62 +1,159 @@
 //! Generated sets: `.npz` files with `image` uint8 `[n,h,w,3]` and `label` int64 `[n]`, as
-//! published ones have them. Stored (not deflated) files are mapped and never loaded whole.
+//! published ones have them; one file or a folder of parts. Stored (not deflated) files are mapped
+//! and never loaded whole.
 
-use std::path::Path;
-
-use crate::{
-    data::{Dataset, Layout, Pixels},
-    error::{Error, Result},
-    formats::{array::Dtype, npz},
+use std::{
+    fs,
+    path::{Path, PathBuf},
 };
 
-/// Reads one part of a generated set. `classes` are the names of the classes it was made for.
+use crate::{
+    data::{
+        Dataset, Layout, Parts, Pixels,
+        cache::{Cache, Stamp},
+    },
+    error::{AtPath, Error, Result},
+    formats::{
+        archive::Archive,
+        array::{Array, Dtype},
+        bytes::Bytes,
+        in_file, npy,
+    },
+};
+
+/// Compressed arrays up to this size are unpacked into memory.
+const IN_MEMORY: u64 = 256 << 20;
+
+/// Reads a generated set: one file, or a folder of parts, which follow each other in the order of
+/// their names (numbers in them count as numbers). `classes` are the names of the classes it was
+/// made for.
 ///
 /// # Errors
-/// If the file is bad, or a label is not below the number of classes.
+/// If a file is bad, parts do not fit each other, or a label is not below the number of classes.
 pub fn read(path: &Path, name: &str, classes: &[String]) -> Result<Dataset> {
-    let (size, pixels, labels) = parts(path)?;
-    let labels = labels
-        .into_iter()
-        .enumerate()
-        .map(|(index, label)| match u16::try_from(label) {
-            Ok(label) if usize::from(label) < classes.len() => Ok(label),
-            _ => Err(Error::in_file(
-                path,
+    let files = if path.is_dir() { part_files(path)? } else { vec![path.to_owned()] };
+    let (mut windows, mut labels, mut size) = (Vec::new(), Vec::new(), None);
+    for file in &files {
+        let (found, window, own) = part(file)?;
+        if *size.get_or_insert(found) != found {
+            let (first, expected) = (files[0].display(), size.unwrap_or_default());
+            return Err(Error::in_file(
+                file,
                 format!(
-                    "label {label} of image {index}, but `{name}` has {} classes",
-                    classes.len()
+                    "its images are {found:?} pixels (height, width), those of {first} {expected:?}"
                 ),
-            )),
-        })
-        .collect::<Result<_>>()?;
+            ));
+        }
+        checked(file, name, classes.len(), &own, &mut labels)?;
+        if own.len() > 0 {
+            windows.push(window);
+        }
+    }
+    let Some(size) = size.filter(|_| !windows.is_empty()) else {
+        return Err(Error::in_file(path, "holds no images"));
+    };
+    let pixels = match windows.as_slice() {
+        [only] => Pixels::Mapped(only.clone()),
+        _ => Pixels::Parts(Parts::new(windows)),
+    };
     let (name, classes) = (name.to_owned(), classes.to_vec());
     Ok(Dataset { name, classes, size, layout: Layout::Hwc, pixels, labels })
 }
 
-/// Reads an `.npz` set whose classes have no names: they are called by their numbers.
+/// Appends the labels of one part.
+fn checked(
+    path: &Path,
+    name: &str,
+    classes: usize,
+    found: &Array,
+    labels: &mut Vec<u16>,
+) -> Result<()> {
+    labels.reserve(found.len());
+    each(found, &mut |index, label| match u16::try_from(label) {
+        Ok(label) if usize::from(label) < classes => {
+            labels.push(label);
+            Ok(())
+        }
+        _ => Err(Error::input(format!(
+            "label {label} of image {index}, but `{name}` has {classes} classes"
+        ))),
+    })
+    .or_else(|error| in_file(path, Err(error)))
+}
+
+/// Hands out the labels one by one: 50 million take no room beside the file.
+fn each(labels: &Array, take: &mut dyn FnMut(usize, i64) -> Result<()>) -> Result<()> {
+    if labels.dtype() == Dtype::I64 {
+        let words = labels.bytes().as_chunks::<8>().0.iter();
+        return words
+            .enumerate()
+            .try_for_each(|(index, word)| take(index, i64::from_le_bytes(*word)));
+    }
+    let labels = labels.to_i64()?;
+    labels.into_iter().enumerate().try_for_each(|(index, label)| take(index, label))
+}
+
+/// The `.npz` files of `folder` in the order of their names.
 ///
 /// # Errors
-/// If the file is bad.
+/// If the folder cannot be read or holds none.
+pub fn part_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        if path.extension().is_some_and(|ending| ending == "npz") && path.is_file() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::in_file(folder, "holds no .npz files"));
+    }
+    files.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+    Ok(files)
+}
+
+/// Words and numbers of a name, so that `part-10` comes after `part-9`.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let words = rest[digits..].bytes().take_while(|byte| !byte.is_ascii_digit()).count();
+        let number = rest[..digits].parse().unwrap_or(if digits == 0 { 0 } else { u64::MAX });
+        parts.push((number, rest[digits..digits + words].to_owned()));
+        rest = &rest[digits + words..];
+    }
+    parts
+}
+
+/// Reads a set whose classes have no names: they are called by their numbers.
+///
+/// # Errors
+/// If a file is bad.
 pub fn read_unnamed(path: &Path) -> Result<Dataset> {
-    let (_, _, labels) = parts(path)?;
-    let most = labels.iter().copied().max().unwrap_or(0).clamp(0, i64::from(u16::MAX));
+    let files = if path.is_dir() { part_files(path)? } else { vec![path.to_owned()] };
+    let mut most = 0;
+    for file in &files {
+        let (_, _, labels) = part(file)?;
+        let found = each(&labels, &mut |_, label| {
+            most = most.max(label);
+            Ok(())
+        });
+        in_file(file, found)?;
+    }
+    let most = most.clamp(0, i64::from(u16::MAX) - 1);
     let classes: Vec<String> = (0..=most).map(|class| class.to_string()).collect();
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     read(path, &name, &classes)
 }
 
 /// Size, pixels and labels.
-type Parts = ((usize, usize), Pixels, Vec<i64>);
+type Part = ((usize, usize), Bytes, Array);
 
-fn parts(path: &Path) -> Result<Parts> {
-    let arrays = npz::read(path)?;
-    let find = |name: &str| {
-        arrays.iter().find(|(found, _)| found == name).map(|(_, array)| array).ok_or_else(|| {
-            let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-            Error::in_file(path, format!("no array `{name}`; it has {names:?}"))
-        })
-    };
-    let (image, label) = (find("image")?, find("label")?);
+fn part(path: &Path) -> Result<Part> {
+    let archive = in_file(path, Bytes::map(path).and_then(Archive::open))?;
+    let image = array(path, &archive, "image")?;
+    let label = array(path, &archive, "label")?;
     let (&[count, height, width, 3], Dtype::U8) = (image.shape(), image.dtype()) else {
         return Err(Error::in_file(
             path,
@@ -71,15 +168,43 @@ fn parts(path: &Path) -> Result<Parts> {
         let shape = label.shape();
         return Err(Error::in_file(path, format!("`label` is {shape:?}, expected [{count}]")));
     }
-    let labels =
-        label.to_i64().map_err(|error| Error::in_file(path, format!("`label`: {error}")))?;
-    Ok(((height, width), Pixels::Mapped(image.data().clone()), labels))
+    Ok(((height, width), image.data().clone(), label))
+}
+
+/// The array called `name`: mapped if it is stored, in memory if it is deflated and small, else
+/// unpacked once into the cache and mapped there.
+fn array(path: &Path, archive: &Archive, name: &str) -> Result<Array> {
+    let Some(entry) = archive.entry(&format!("{name}.npy")) else {
+        let names: Vec<_> = archive.entries().iter().map(|entry| entry.name.as_str()).collect();
+        return Err(Error::in_file(path, format!("no array `{name}`; it has {names:?}")));
+    };
+    let bytes = if entry.stored || entry.size <= IN_MEMORY {
+        in_file(path, archive.read(entry))?
+    } else {
+        let Some(cache) = Cache::usual() else {
+            return Err(Error::in_file(
+                path,
+                format!(
+                    "`{name}` is compressed and unpacks to {} bytes, for which there is no place: \
+                     set GAUNTLET_CACHE to a folder, or save the set with numpy.savez",
+                    entry.size
+                ),
+            ));
+        };
+        let stamp = Stamp::of(&format!("npz {name}"), &[path.to_owned()])?;
+        cache.unpacked(&stamp, entry.size, |file| archive.unpack(entry, file))?
+    };
+    let array = npy::parse(&bytes);
+    in_file(path, array.map_err(|error| Error::input(format!("`{name}`: {error}"))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{spec::Split, synthetic};
+    use crate::{
+        data::{spec::Split, synthetic},
+        formats::npz,
+    };
 
     #[test]
     fn written_sets_read_as_the_same_images() {

@@ -3,15 +3,19 @@
 
 pub mod augment;
 pub mod batch;
+pub mod cache;
 pub mod cifar;
 pub mod find;
 pub mod folder;
 pub mod generated;
 pub mod loader;
+pub mod locate;
+pub mod picture;
 pub mod shifted;
 pub mod spec;
 pub mod svhn;
 pub mod synthetic;
+pub mod tiny;
 
 pub use find::{load, resolve, roots};
 
@@ -47,21 +51,66 @@ pub struct Dataset {
     pub labels: Vec<u16>,
 }
 
-/// The bytes of all images: in memory, or in a mapped file that is never loaded whole.
+/// The bytes of all images: in memory, or in mapped files that are never loaded whole.
 #[derive(Debug)]
 pub enum Pixels {
     /// In memory.
     Owned(Vec<u8>),
     /// A window of a file, mapped where the file allows it.
     Mapped(Bytes),
+    /// Windows of several files, one after the other; each holds whole images, at least one.
+    Parts(Parts),
+}
+
+/// The parts of a set of many files.
+#[derive(Debug)]
+pub struct Parts {
+    /// The offset of each part's first byte.
+    starts: Vec<usize>,
+    windows: Vec<Bytes>,
+}
+
+impl Parts {
+    /// Joins `windows`, of which none is empty.
+    pub fn new(windows: Vec<Bytes>) -> Self {
+        let starts = windows.iter().scan(0, |next, window| {
+            let start = *next;
+            *next += window.len();
+            Some(start)
+        });
+        Self { starts: starts.collect(), windows }
+    }
+
+    /// The windows with what lies before `start` and after `length` more bytes cut off.
+    fn narrow(&self, start: usize, length: usize) -> Self {
+        let end = start + length;
+        let cut = self.starts.iter().zip(&self.windows).filter_map(|(&at, window)| {
+            let (from, to) = (start.max(at), end.min(at + window.len()));
+            (from < to).then(|| window.window(from - at, to - from).expect("inside"))
+        });
+        Self::new(cut.collect())
+    }
 }
 
 impl Pixels {
-    /// All bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// The `length` bytes from `start`, which lie in one part.
+    pub fn range(&self, start: usize, length: usize) -> &[u8] {
         match self {
-            Self::Owned(bytes) => bytes,
-            Self::Mapped(bytes) => bytes,
+            Self::Owned(bytes) => &bytes[start..start + length],
+            Self::Mapped(bytes) => &bytes[start..start + length],
+            Self::Parts(parts) => {
+                let part = parts.starts.partition_point(|&at| at <= start) - 1;
+                &parts.windows[part][start - parts.starts[part]..][..length]
+            }
+        }
+    }
+
+    /// The runs of bytes, in order.
+    pub fn runs(&self) -> Vec<&[u8]> {
+        match self {
+            Self::Owned(bytes) => vec![bytes],
+            Self::Mapped(bytes) => vec![bytes],
+            Self::Parts(parts) => parts.windows.iter().map(|window| &**window).collect(),
         }
     }
 }
@@ -84,7 +133,7 @@ impl Dataset {
 
     /// The bytes of image `index` in this set's [`Layout`].
     pub fn image(&self, index: usize) -> &[u8] {
-        &self.pixels.bytes()[index * self.image_bytes()..][..self.image_bytes()]
+        self.pixels.range(index * self.image_bytes(), self.image_bytes())
     }
 
     /// The `count` images after the first `skip`, or all that follow.
@@ -106,6 +155,7 @@ impl Dataset {
             Pixels::Mapped(bytes) => {
                 Pixels::Mapped(bytes.window(start, length).expect("just compared"))
             }
+            Pixels::Parts(parts) => Pixels::Parts(parts.narrow(start, length)),
             Pixels::Owned(mut bytes) => {
                 bytes.truncate(start + length);
                 bytes.drain(..start);

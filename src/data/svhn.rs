@@ -1,68 +1,117 @@
-//! SVHN, cropped digits, as its authors publish it: `train_32x32.mat`, `test_32x32.mat`.
+//! SVHN, cropped digits, as its authors publish it: `train_32x32.mat`, `test_32x32.mat` and
+//! `extra_32x32.mat`, or the same arrays in `.npz` files.
 //!
 //! Source: <http://ufldl.stanford.edu/housenumbers/>. Digit 0 is stored as label 10.
 
 use std::path::Path;
 
 use crate::{
-    data::{Dataset, Layout, Pixels, spec::Split},
+    data::{Dataset, Layout, Pixels, generated, spec::Split},
     error::{Error, Result},
-    formats::{array::Dtype, mat},
+    formats::{array::Dtype, mat, npz},
 };
 
-/// The file of one half.
-pub fn file(split: Split) -> &'static str {
+/// The files of one half, without their endings. `extra` means the further training images.
+pub fn stems(split: Split, extra: bool) -> [&'static str; 2] {
     match split {
-        Split::Train => "train_32x32.mat",
-        Split::Test => "test_32x32.mat",
+        Split::Train if extra => ["extra_32x32", "extra"],
+        Split::Train => ["train_32x32", "train"],
+        Split::Test => ["test_32x32", "test"],
     }
 }
 
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// If it is not a MATLAB file with `X` uint8 `[32,32,3,n]` and `y` `[n,1]` of 1 to 10.
+/// If it does not hold `X` uint8 `[32,32,3,n]` and `y` `[n,1]` of 1 to 10; an `.npz` file may hold
+/// `image` `[n,32,32,3]` and `label` `[n]` of 0 to 9 instead.
 pub fn read(path: &Path) -> Result<Dataset> {
-    let arrays = mat::read(path)?;
+    let is_mat = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("mat"));
+    let arrays = if is_mat { mat::read(path)? } else { npz::read(path)? };
+    if !is_mat && arrays.iter().any(|(name, _)| name == "image") {
+        let set = generated::read(path, "svhn", &classes())?;
+        return Ok(Dataset { name: "svhn".to_owned(), ..set });
+    }
     let find = |name: &str| {
         let found = arrays.iter().find(|(found, _)| found == name).map(|(_, array)| array);
-        found.ok_or_else(|| Error::in_file(path, format!("no array `{name}`")))
+        found.ok_or_else(|| {
+            let held: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+            Error::in_file(path, format!("no array `{name}`; it has {held:?}"))
+        })
     };
     let (images, digits) = (find("X")?, find("y")?);
-    // Axes come reversed: [n, 3, column, row].
-    let (&[count, 3, width, height], Dtype::U8) = (images.shape(), images.dtype()) else {
-        let (dtype, shape) = (images.dtype().name(), images.shape());
-        return Err(Error::in_file(
-            path,
-            format!("`X` is {dtype} {shape:?} (axes reversed), expected uint8 [n, 3, 32, 32]"),
-        ));
+    // MATLAB's axes come reversed; numpy's keep MATLAB's order or count images first.
+    let order = match (is_mat, images.shape(), images.dtype()) {
+        (true, &[_, 3, 32, 32], Dtype::U8) => Order::Reversed,
+        (false, &[32, 32, 3, _], Dtype::U8) => Order::Last,
+        (false, &[_, 32, 32, 3], Dtype::U8) => Order::First,
+        (_, shape, dtype) => {
+            let shown: Vec<_> =
+                if is_mat { shape.iter().rev().collect() } else { shape.iter().collect() };
+            return Err(Error::in_file(
+                path,
+                format!("`X` is {} {shown:?}, expected uint8 [32, 32, 3, n]", dtype.name()),
+            ));
+        }
     };
-    if digits.len() != count {
+    let count = images.len() / IMAGE;
+    if digits.len() != count || count == 0 {
         let found = digits.len();
         return Err(Error::in_file(path, format!("{count} images but {found} labels")));
     }
-    let labels = digits.to_f64().into_iter().enumerate().map(|(index, digit)| {
+    Ok(Dataset {
+        name: "svhn".to_owned(),
+        classes: classes(),
+        size: (32, 32),
+        layout: Layout::Chw,
+        pixels: Pixels::Owned(channels_first(images.bytes(), count, order)),
+        labels: labels(path, &digits.to_f64())?,
+    })
+}
+
+const IMAGE: usize = 3 * 32 * 32;
+
+fn classes() -> Vec<String> {
+    (0..10).map(|digit| digit.to_string()).collect()
+}
+
+fn labels(path: &Path, digits: &[f64]) -> Result<Vec<u16>> {
+    let check = |(index, &digit): (usize, &f64)| {
         if (1.0..=10.0).contains(&digit) && digit.fract() == 0.0 {
             Ok(digit as u16 % 10)
         } else {
             Err(Error::in_file(path, format!("label {digit} of image {index}; expected 1 to 10")))
         }
-    });
-    let labels = labels.collect::<Result<Vec<u16>>>()?;
-    let mut pixels = Vec::with_capacity(images.len());
-    for plane in images.bytes().chunks_exact((width * height).max(1)) {
-        for row in 0..height {
-            pixels.extend((0..width).map(|column| plane[column * height + row]));
+    };
+    digits.iter().enumerate().map(check).collect()
+}
+
+/// How the bytes of `X` follow each other, outermost axis first.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Image, channel, column, row.
+    Reversed,
+    /// Row, column, channel, image.
+    Last,
+    /// Image, row, column, channel.
+    First,
+}
+
+fn channels_first(bytes: &[u8], count: usize, order: Order) -> Vec<u8> {
+    const EDGE: usize = 32;
+    let mut pixels = Vec::with_capacity(bytes.len());
+    for image in 0..count {
+        for (channel, row) in (0..3).flat_map(|channel| (0..EDGE).map(move |row| (channel, row))) {
+            pixels.extend((0..EDGE).map(|column| {
+                bytes[match order {
+                    Order::Reversed => ((image * 3 + channel) * EDGE + column) * EDGE + row,
+                    Order::Last => ((row * EDGE + column) * 3 + channel) * count + image,
+                    Order::First => ((image * EDGE + row) * EDGE + column) * 3 + channel,
+                }]
+            }));
         }
     }
-    Ok(Dataset {
-        name: "svhn".to_owned(),
-        classes: (0..10).map(|digit| digit.to_string()).collect(),
-        size: (height, width),
-        layout: Layout::Chw,
-        pixels: Pixels::Owned(pixels),
-        labels,
-    })
+    pixels
 }
 
 #[cfg(test)]
@@ -74,15 +123,16 @@ mod tests {
     fn both_halves_read() {
         let shared = std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED");
         let folder = Path::new(&shared).join("data");
-        let train = read(&folder.join("svhn").join(file(Split::Train))).unwrap();
-        let test = read(&folder.join("svhn").join(file(Split::Test))).unwrap();
+        let train = read(&folder.join("svhn/train_32x32.mat")).unwrap();
+        let test = read(&folder.join("svhn/test_32x32.mat")).unwrap();
         assert_eq!((train.len(), test.len(), train.size), (800, 283, (32, 32)));
         // Neighbouring pixels of photographs are alike, and digits change more from left to right
         // than from top to bottom: a wrong or transposed order of axes would show.
         let change = |step: usize| {
-            let pairs = train.pixels.bytes().iter().zip(&train.pixels.bytes()[step..]);
+            let bytes = train.pixels.runs()[0];
+            let pairs = bytes.iter().zip(&bytes[step..]);
             let total: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-            total as f64 / train.pixels.bytes().len() as f64
+            total as f64 / bytes.len() as f64
         };
         let (across, down) = (change(1), change(32));
         assert!(down < across && across < 15.0, "{across} {down}");

@@ -6,7 +6,11 @@
 //!
 //! Source: PKWARE, APPNOTE.TXT 6.3.10.
 
-use std::{cell::Cell, collections::HashMap, io::Read as _};
+use std::{
+    collections::HashMap,
+    io::{self, Read as _},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     error::{Error, Result},
@@ -24,7 +28,7 @@ pub struct Archive {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     /// How much may still be unpacked.
-    budget: Cell<u64>,
+    budget: AtomicU64,
 }
 
 /// One file of an archive.
@@ -71,7 +75,7 @@ impl Archive {
                 "it unpacks to {claimed} bytes, far more than its size; refused"
             ));
         }
-        let budget = Cell::new(budget);
+        let budget = AtomicU64::new(budget);
         Ok(Self { bytes, entries, by_name, budget })
     }
 
@@ -83,6 +87,28 @@ impl Archive {
     /// The entry called `name`.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(name).map(|&index| &self.entries[index])
+    }
+
+    /// Writes the unpacked bytes of `entry` to `out`, piece by piece, and checks them.
+    ///
+    /// # Errors
+    /// If they do not unpack to what the directory says, or `out` fails.
+    pub fn unpack(&self, entry: &Entry, out: &mut dyn io::Write) -> io::Result<()> {
+        let packed = self
+            .bytes
+            .window(entry.data as usize, entry.packed as usize)
+            .expect("checked when opened");
+        if entry.stored {
+            return out.write_all(&packed);
+        }
+        let unpacked = flate2::read::DeflateDecoder::new(&packed[..]).take(entry.size + 1);
+        let mut checked = flate2::CrcReader::new(unpacked);
+        let size = io::copy(&mut checked, out)?;
+        if size != entry.size || checked.crc().sum() != entry.crc {
+            let message = format!("zip entry `{}` is damaged (size or checksum)", entry.name);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(())
     }
 
     /// The bytes of `entry`: a window if stored, else unpacked into memory and checked.
@@ -104,10 +130,10 @@ impl Archive {
                 entry.name, entry.packed, entry.size
             ));
         }
-        let Some(left) = self.budget.get().checked_sub(entry.size) else {
+        let take = |left: u64| left.checked_sub(entry.size);
+        if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return wrong("its compressed entries are read over and over; refused");
-        };
-        self.budget.set(left);
+        }
         let mut unpacked = Vec::new();
         // One byte beyond what is claimed shows that there is more.
         flate2::read::DeflateDecoder::new(&packed[..])

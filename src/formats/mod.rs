@@ -6,6 +6,7 @@ pub mod archive;
 pub mod array;
 pub mod bytes;
 pub mod edm;
+pub mod jpeg;
 pub mod mat;
 pub mod names;
 mod ndarray;
@@ -16,6 +17,7 @@ pub mod opcodes;
 pub mod pickle;
 mod reader;
 pub mod safetensors;
+pub mod shelf;
 pub mod torch;
 pub mod tree;
 

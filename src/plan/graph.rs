@@ -176,6 +176,7 @@ impl<'a> Graph<'a> {
                 source.fingerprint.clone_from(&survey.fingerprint);
                 // "All" and the number that this is are the same images.
                 source.count = Some(survey.images);
+                source.resolution = survey.resolution;
                 Some((source, survey.clone()))
             }
             Err(message) => {

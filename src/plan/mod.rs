@@ -292,6 +292,8 @@ pub struct Survey {
     pub classes: i64,
     /// How many images.
     pub images: u64,
+    /// Their edge length.
+    pub resolution: u64,
 }
 
 /// Looks at the files that a plan depends on; tests answer without any.

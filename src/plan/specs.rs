@@ -14,18 +14,19 @@ use crate::{
     train::spec::{Craft, Loss, Tracked, TrainSpec},
 };
 
-/// Edge length of a data set's images where the suite does not say it.
+/// Edge length of a data set's images where the suite does not say it; 0 where only the files do.
 pub(super) fn own_resolution(name: &str) -> u64 {
     match name {
         "synthetic" => 16,
         "tiny-imagenet" => 64,
-        _ => 32,
+        "cifar10" | "cifar100" | "cifar100-coarse" | "svhn" | "svhn-extra" => 32,
+        _ => 0,
     }
 }
 
 /// Whether images of that set come in one size only.
 pub(super) fn has_own_resolution(name: &str) -> bool {
-    matches!(name, "cifar10" | "cifar100" | "svhn" | "tiny-imagenet")
+    name != "synthetic" && own_resolution(name) > 0
 }
 
 /// The images of `split`, not yet looked at.

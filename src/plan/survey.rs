@@ -22,11 +22,12 @@ impl Files {
 
 impl Surveyor for Files {
     fn survey(&self, source: &Source, roots: &[PathBuf]) -> Result<Survey> {
-        let (set, source) = find::resolve(source, roots)?;
+        let facts = find::survey(source, roots)?;
         Ok(Survey {
-            fingerprint: source.fingerprint,
-            classes: set.classes.len() as i64,
-            images: set.len() as u64,
+            fingerprint: facts.fingerprint,
+            classes: facts.classes as i64,
+            images: facts.images,
+            resolution: facts.resolution,
         })
     }
 }

@@ -20,7 +20,7 @@ impl Surveyor for Imagined {
         let images = source.count.unwrap_or(50_000);
         let fingerprint = format!("{} {:?} {} {images}", source.name, source.split, source.skip);
         let classes = if source.name == "cifar100" { 100 } else { 10 };
-        Ok(Survey { fingerprint, classes, images })
+        Ok(Survey { fingerprint, classes, images, resolution: source.resolution })
     }
 
     fn denoiser(&self, path: &Path) -> Result<Option<Architecture>> {

@@ -13,7 +13,8 @@ const MANY: u64 = u64::MAX;
 const POSITIVE: f64 = 1e-12;
 
 /// Data sets with names of their own.
-pub const DATA_SETS: &[&str] = &["cifar10", "cifar100", "svhn", "tiny-imagenet", "synthetic"];
+pub const DATA_SETS: &[&str] =
+    &["cifar10", "cifar100", "cifar100-coarse", "svhn", "svhn-extra", "tiny-imagenet", "synthetic"];
 
 /// Names of the attacks of an evaluation.
 pub const ATTACKS: &[&str] = &["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd"];
@@ -27,7 +28,7 @@ macro_rules! fields {
 }
 
 fields! {
-    "data.name" DataSet, Required, "the data set, or the path of an image folder or .npz file";
+    "data.name" DataSet, Required, "the data set, or the path of an image folder, an archive or an .npz file";
     "data.dir" Path, Absent("searched in --data and the usual places"), "folder with the data set's files";
     "data.resolution" Count(8, 256), Absent("the set's own; 16 for synthetic"), "edge length of the images, free for synthetic only";
     "data.train.skip" Count(0, MANY), Is("0"), "training images passed over at the start";
