@@ -126,7 +126,12 @@ struct Training;
 impl Surveyor for Training {
     fn survey(&self, source: &crate::data::spec::Source, roots: &[PathBuf]) -> Result<Survey> {
         if source.split == Split::Test {
-            return Ok(Survey { fingerprint: String::new(), classes: 1, images: 1 });
+            return Ok(Survey {
+                fingerprint: String::new(),
+                classes: 1,
+                images: 1,
+                resolution: source.resolution,
+            });
         }
         Files.survey(source, roots)
     }
