@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use crate::{error::Result, net::load};
+use crate::{
+    error::Result,
+    net::load::{self, Told},
+};
 
 /// Rewrites a torch checkpoint or EDM pickle as safetensors, with its architecture inside.
 #[derive(Debug, ClapArgs)]
@@ -19,6 +22,10 @@ pub struct Args {
     /// Data set whose head and normalisation the network has, where the file does not say.
     #[arg(long, value_name = "NAME", default_value = "cifar10")]
     dataset: String,
+    /// Which of several sets of weights (`unaveraged_model_state_dict`, an EDM pickle's `net`)
+    /// instead of the averaged ones; `gauntlet inspect` lists them.
+    #[arg(long, value_name = "NAME")]
+    weights: Option<String>,
 }
 
 /// Runs the command.
@@ -26,7 +33,12 @@ pub struct Args {
 /// # Errors
 /// If the file is bad, holds no known network, or the result cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let what = load::convert(&args.file, &args.out, args.arch.as_deref(), &args.dataset)?;
+    let told = Told {
+        arch: args.arch.as_deref(),
+        dataset: &args.dataset,
+        weights: args.weights.as_deref(),
+    };
+    let what = load::convert(&args.file, &args.out, told)?;
     println!("{}: {what}", args.out.display());
     Ok(())
 }

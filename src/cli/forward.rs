@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     net::{
         Classifier, Denoiser,
-        load::{self, Loaded},
+        load::{self, Loaded, Told},
         tensors::{self, Named},
     },
 };
@@ -36,6 +36,10 @@ pub struct Args {
     /// Data set whose head and normalisation the network has, where the file does not say.
     #[arg(long, value_name = "NAME", default_value = "cifar10")]
     dataset: String,
+    /// Which of several sets of weights (`unaveraged_model_state_dict`, an EDM pickle's `net`)
+    /// instead of the averaged ones; `gauntlet inspect` lists them.
+    #[arg(long, value_name = "NAME")]
+    weights: Option<String>,
     /// `cpu`, `cuda`, `cuda:1`, ...
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     device: String,
@@ -54,7 +58,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let device = device::choose(&args.device)?;
     let (inputs, _) = tensors::read(&args.input, device)?;
-    let loaded = load::load_any(&args.file, args.arch.as_deref(), &args.dataset, device)?;
+    let told = Told {
+        arch: args.arch.as_deref(),
+        dataset: &args.dataset,
+        weights: args.weights.as_deref(),
+    };
+    let loaded = load::load_any(&args.file, told, device)?;
     let _guard = tch::no_grad_guard();
     let (name, result) = match loaded {
         Loaded::Classifier(network) => ("logits", logits(args, &inputs, &*network)?),

@@ -84,6 +84,8 @@ pub fn individual(
 struct Cascade<'a> {
     spec: &'a EvaluateSpec,
     model: &'a dyn Classifier,
+    /// What attacks meet in strict mode: the model's fast form, equal up to rounding.
+    fast: Option<Box<dyn Classifier>>,
     data: &'a Dataset,
     place: &'a Place<'a>,
     /// Whether broken examples are spared the attacks that follow.
@@ -110,6 +112,7 @@ impl<'a> Cascade<'a> {
         Ok(Self {
             spec,
             model,
+            fast: (spec.mode == EvalMode::Strict).then(|| model.fused()).flatten(),
             data,
             place,
             spare,
@@ -278,15 +281,21 @@ impl<'a> Cascade<'a> {
         let labels = self.data.targets(chunk, device);
         let examples: Vec<u64> = chunk.iter().map(|&row| self.index(row)).collect();
         let batch = Batch { images: &images, labels: &labels, examples: &examples };
-        let outcome = attack::run(&self.plain(attack), self.model, &batch, progress)?;
+        let victim = self.fast.as_deref().unwrap_or(self.model);
+        let outcome = attack::run(&self.plain(attack), victim, &batch, progress)?;
         let _guard = tch::no_grad_guard();
         let norms =
             floats(&geometry::norm(&(&outcome.adversarial - &images), self.spec.threat.norm));
-        let margins = floats(&margin(&self.model.logits(&outcome.adversarial), &labels));
+        let logits = self.model.logits(&outcome.adversarial);
+        let margins = floats(&margin(&logits, &labels));
+        // What breaks the fast form by less than rounding does not break the model.
+        let upheld: Vec<bool> = Vec::try_from(logits.argmax(1, false).ne_tensor(&labels))
+            .expect("an answer for each row");
+        let upheld = |i: usize| self.fast.is_none() || upheld[i];
         let entries = (0..chunk.len())
             .map(|i| Entry {
                 index: examples[i],
-                broken: outcome.breaks[i].map(|how| Broken {
+                broken: outcome.breaks[i].filter(|_| upheld(i)).map(|how| Broken {
                     restart: how.restart,
                     target: how.target,
                     iteration: how.iteration,
@@ -299,7 +308,7 @@ impl<'a> Cascade<'a> {
             .collect();
         if self.place.save_images {
             let broken: Vec<i64> = (0..chunk.len())
-                .filter(|&i| outcome.breaks[i].is_some())
+                .filter(|&i| outcome.breaks[i].is_some() && upheld(i))
                 .map(|i| i as i64)
                 .collect();
             let indices: Vec<u64> = broken.iter().map(|&i| examples[i as usize]).collect();

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, fs::File, ops::Deref, path::Path, sync::Arc};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::error::{AtPath, Error, Result};
 
@@ -52,6 +52,19 @@ impl Bytes {
             start: self.start + start,
             length,
         })
+    }
+
+    /// Lets the system take back the memory behind a mapped file: the next look reads it again.
+    #[allow(unsafe_code)] // advice on a map is unsafe: see the note inside
+    pub fn let_go(&self) {
+        if let Source::Map(map) = &*self.source
+            && self.length > 1 << 16
+        {
+            // SAFETY: the map is read-only, so that nothing in these pages can be lost.
+            let _ = unsafe {
+                map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.start, self.length)
+            }; // it is only advice
+        }
     }
 
     /// Whether the bytes lie in a mapped file rather than in memory.

@@ -9,6 +9,7 @@ use super::{
     architecture::Architecture,
     precond,
     spec::{DenoiserSpec, Precond},
+    tensors::Arrays,
     unet::{Condition, UNet},
     weights::Weights,
 };
@@ -119,6 +120,14 @@ impl DenoiserNet {
     /// Lists missing, unexpected and misshapen entries all at once; nothing is copied then.
     pub fn load(&self, named: &BTreeMap<String, Tensor>) -> Result<()> {
         self.weights.load(named)
+    }
+
+    /// As [`DenoiserNet::load`], from arrays of a file.
+    ///
+    /// # Errors
+    /// As [`DenoiserNet::load`].
+    pub fn load_arrays(&self, arrays: &Arrays) -> Result<()> {
+        self.weights.load_arrays(arrays)
     }
 
     /// What the network was built from.

@@ -24,6 +24,16 @@ impl Activation {
             Self::Swish => x.silu(),
         }
     }
+
+    /// As [`Activation::apply`], in the memory of `x` where no gradient needs what was there.
+    pub fn consume(self, mut x: Tensor) -> Tensor {
+        match self {
+            Self::Relu => x.relu_(),
+            // The gradient of Swish is a function of its input.
+            Self::Swish if x.requires_grad() => x.silu(),
+            Self::Swish => x.silu_(),
+        }
+    }
 }
 
 /// How a convolution meets the border.
@@ -98,6 +108,27 @@ impl Conv {
         Self { weight, bias, stride: spec.stride, padding: spec.padding }
     }
 
+    /// The same tensors in a second structure.
+    #[must_use]
+    pub fn alias(&self) -> Self {
+        let bias = self.bias.as_ref().map(Tensor::shallow_clone);
+        Self { weight: self.weight.shallow_clone(), bias, ..*self }
+    }
+
+    /// This convolution and, after it, `norm` as evaluation sees it, in one.
+    #[must_use]
+    pub fn folded(&self, norm: &BatchNorm) -> Self {
+        let _guard = tch::no_grad_guard();
+        let [scale, shift] = norm.affine(); // [to], Double
+        let weight = self.weight.to_kind(Kind::Double) * scale.view([-1, 1, 1, 1]);
+        let bias = match &self.bias {
+            Some(bias) => bias.to_kind(Kind::Double) * scale + shift,
+            None => shift,
+        };
+        let (weight, bias) = (weight.to_kind(Kind::Float), Some(bias.to_kind(Kind::Float)));
+        Self { weight, bias, ..*self }
+    }
+
     /// `[b,from,h,w]` to `[b,to,h/stride,w/stride]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
@@ -129,6 +160,13 @@ impl Linear {
         Self { weight, bias }
     }
 
+    /// The same tensors in a second structure.
+    #[must_use]
+    pub fn alias(&self) -> Self {
+        let bias = self.bias.as_ref().map(Tensor::shallow_clone);
+        Self { weight: self.weight.shallow_clone(), bias }
+    }
+
     /// torch's default start for weight and bias: uniform within ±1/√from.
     pub fn torch_init(from: i64) -> Init {
         Init::Uniform((from as f64).powf(-0.5))
@@ -154,6 +192,8 @@ pub struct BatchNorm {
     pub variance: Tensor,
     /// Training batches seen, `[]`, `Int64`.
     tracked: Tensor,
+    /// Scale and shift `[1,c,1,1]` that stand for all of the above in evaluation, once fused.
+    fused: Option<[Tensor; 2]>,
 }
 
 /// Added to the variance before its root is taken; torch's default.
@@ -170,11 +210,39 @@ impl BatchNorm {
             mean: weights.buffer(&format!("{name}.running_mean"), &ones.zeros_like()),
             variance: weights.buffer(&format!("{name}.running_var"), &ones),
             tracked: weights.buffer(&format!("{name}.num_batches_tracked"), &count),
+            fused: None,
+        }
+    }
+
+    /// Scale and shift of each channel in evaluation, `[c]`, `Double`.
+    fn affine(&self) -> [Tensor; 2] {
+        let double = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double);
+        let scale = double(&self.weight) / (double(&self.variance) + BATCH_NORM_EPS).sqrt();
+        let shift = double(&self.bias) - double(&self.mean) * &scale;
+        [scale, shift]
+    }
+
+    /// The same in evaluation, as one product and one sum: their gradient costs half of that of a
+    /// normalisation, which looks for batch statistics even where there are none.
+    #[must_use]
+    pub fn fused(&self) -> Self {
+        let fused = self.affine().map(|values| values.to_kind(Kind::Float).view([1, -1, 1, 1]));
+        let alias = Tensor::shallow_clone;
+        Self {
+            weight: alias(&self.weight),
+            bias: alias(&self.bias),
+            mean: alias(&self.mean),
+            variance: alias(&self.variance),
+            tracked: alias(&self.tracked),
+            fused: Some(fused),
         }
     }
 
     /// `x` `[b,c,h,w]` normalised by batch or running statistics, as `mode` says.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        if let (Some([scale, shift]), Mode::Eval) = (&self.fused, mode) {
+            return (x * scale).g_add_(shift);
+        }
         let running = (Some(&self.mean), Some(&self.variance));
         let ((mean, variance), training, momentum) = match mode {
             Mode::Eval => (running, false, 0.0),

@@ -8,7 +8,8 @@ use tch::Device;
 use super::{
     Classifier, DenoiserNet, Network, arch,
     architecture::Architecture,
-    checkpoint::{self, StateDict},
+    checkpoint::{self, Normalisation, StateDict},
+    closest,
     script::Script,
     spec::ClassifierSpec,
     tensors,
@@ -30,18 +31,29 @@ pub enum Loaded {
     Denoiser(Box<DenoiserNet>),
 }
 
-/// The network in the file at `path`, classifier or denoiser. `arch` and `dataset` are as for
-/// [`load_classifier`].
+/// What a caller knows of a file that the file may not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// The architecture; `None` to infer it from names and shapes.
+    pub arch: Option<&'a str>,
+    /// The data set, for head and normalisation, unless the file says (gauntlet's own do).
+    pub dataset: &'a str,
+    /// Which of several sets of weights (`unaveraged_model_state_dict`; of an EDM pickle: `net`);
+    /// `None` for the averaged ones.
+    pub weights: Option<&'a str>,
+}
+
+/// The network in the file at `path`, classifier or denoiser.
 ///
 /// # Errors
 /// If the file is bad or holds neither.
-pub fn load_any(path: &Path, arch: Option<&str>, dataset: &str, device: Device) -> Result<Loaded> {
+pub fn load_any(path: &Path, told: Told, device: Device) -> Result<Loaded> {
     let document = tree::read(path)?;
     if is_denoiser(&document) {
-        let denoiser = in_file(path, denoiser(&document, device))?;
+        let denoiser = in_file(path, denoiser(&document, told.weights, device))?;
         return Ok(Loaded::Denoiser(Box::new(denoiser.frozen())));
     }
-    Ok(Loaded::Classifier(classifier(path, &document, arch, dataset, device)?))
+    Ok(Loaded::Classifier(classifier(path, &document, told, device)?))
 }
 
 /// The classifier in the file at `path`, ready for evaluation on `device`: a TorchScript program,
@@ -60,20 +72,19 @@ pub fn load_classifier(
     dataset: &str,
     device: Device,
 ) -> Result<Box<dyn Classifier>> {
-    classifier(path, &tree::read(path)?, arch, dataset, device)
+    classifier(path, &tree::read(path)?, Told { arch, dataset, weights: None }, device)
 }
 
 fn classifier(
     path: &Path,
     document: &Document,
-    arch: Option<&str>,
-    dataset: &str,
+    told: Told,
     device: Device,
 ) -> Result<Box<dyn Classifier>> {
     if document.format == Format::TorchScript {
-        return Ok(Box::new(Script::load(path, arch::resolution(dataset), device)?));
+        return Ok(Box::new(Script::load(path, arch::resolution(told.dataset), device)?));
     }
-    let network = in_file(path, network(document, arch, dataset, device))?;
+    let network = in_file(path, network(document, told, device))?;
     Ok(Box::new(network.frozen()))
 }
 
@@ -88,48 +99,80 @@ pub fn load_network(
     device: Device,
 ) -> Result<Network> {
     let document = tree::read(path)?;
-    in_file(path, network(&document, arch, dataset, device))
+    in_file(path, network(&document, Told { arch, dataset, weights: None }, device))
 }
 
-fn network(
-    document: &Document,
-    arch: Option<&str>,
-    dataset: &str,
-    device: Device,
-) -> Result<Network> {
+fn network(document: &Document, told: Told, device: Device) -> Result<Network> {
     if document.format == Format::TorchScript {
         return Err(Error::input("a TorchScript program has no architecture to train or save"));
     }
     if is_denoiser(document) {
         return Err(Error::input("holds a denoiser; expected a classifier"));
     }
-    let state = checkpoint::state_dict(&document.tree)?;
-    let spec = spec_of(document, &state, arch, dataset)?;
+    let state = checkpoint::state_dict(&document.tree, told.weights)?;
+    let inferred =
+        checkpoint::infer(&state.arrays).or_else(|| checkpoint::infer_numbered(&state.arrays));
+    let spec = spec_of(document, &state, inferred.clone(), told)?;
     let network = Network::blank(&spec, device)?;
-    let fits =
-        |error: Error| Error::input(format!("as {} for {}: {error}", spec.arch, spec.dataset));
-    network.load(&state.named).map_err(fits)?;
+    network.load_arrays(&state.arrays).map_err(|error| {
+        let likely = match inferred {
+            Some((name, _)) if !spec.arch.starts_with(&name) => {
+                Some(format!("the names and shapes are those of {name}"))
+            }
+            Some(_) => None,
+            None => closest::describe(&state.arrays),
+        };
+        let hint = likely.map_or_else(String::new, |likely| format!("; {likely}"));
+        Error::input(format!("as {} for {}: {error}{hint}", spec.arch, spec.dataset))
+    })?;
     Ok(network)
+}
+
+/// `name`, marked if one more normalisation stands before the network.
+fn behind(name: String, normalisation: Normalisation, dataset: &str) -> Result<String> {
+    let given = match normalisation {
+        Normalisation::Inside => return Ok(name),
+        Normalisation::Before => return Ok(format!("{name}{}", arch::NORMALISED)),
+        Normalisation::Given(given) => given,
+    };
+    let is = |other: [[f64; 3]; 2]| {
+        let pairs = given.as_flattened().iter().zip(other.as_flattened());
+        pairs.into_iter().all(|(a, b)| (a - b).abs() < 6e-4)
+    };
+    if is([[0.0; 3], [1.0; 3]]) {
+        return Ok(name);
+    }
+    if is(arch::of_dataset(dataset)) {
+        return Ok(format!("{name}{}", arch::NORMALISED));
+    }
+    let [mean, deviation] = given;
+    Err(Error::input(format!(
+        "normalises images by mean {mean:?} and deviation {deviation:?}, which is not how \
+         {dataset} is normalised; is the data set another?"
+    )))
 }
 
 fn spec_of(
     document: &Document,
     state: &StateDict,
-    arch: Option<&str>,
-    dataset: &str,
+    inferred: Option<(String, i64)>,
+    told: Told,
 ) -> Result<ClassifierSpec> {
-    let inferred =
-        checkpoint::infer(&state.named).or_else(|| checkpoint::infer_numbered(&state.named));
-    let wrapped = |name: String| {
-        if state.behind_normalisation { format!("{name}{}", arch::NORMALISED) } else { name }
-    };
-    let name = match (arch, said(document, "arch"), &inferred) {
-        (Some(name), _, _) => wrapped(name.to_owned()),
+    let dataset = said(document, "dataset").unwrap_or(told.dataset).to_owned();
+    let behind = |name: String| behind(name, state.normalisation, &dataset);
+    let name = match (told.arch, said(document, "arch"), &inferred) {
+        // Wide networks of one size have two sets of names; the file shows which.
+        (Some(name), _, Some((found, _))) if *found == format!("{name}{}", arch::CLASSIC) => {
+            behind(found.clone())?
+        }
+        (Some(name), _, _) => behind(name.to_owned())?,
         (None, Some(name), _) => name.to_owned(),
-        (None, None, Some((name, _))) => wrapped(name.clone()),
+        (None, None, Some((name, _))) => behind(name.clone())?,
         (None, None, None) => {
+            let closest = closest::describe(&state.arrays);
+            let closest = closest.map_or_else(String::new, |closest| format!("; {closest}"));
             return Err(Error::input(format!(
-                "its weights do not tell the architecture; name one of: {}",
+                "its weights do not tell the architecture{closest}; name one (--arch) of: {}",
                 arch::KNOWN
             )));
         }
@@ -142,7 +185,6 @@ fn spec_of(
         // The weights are not those of any architecture: loading will say which entries.
         (None, None) => 10,
     };
-    let dataset = said(document, "dataset").unwrap_or(dataset).to_owned();
     Ok(ClassifierSpec { arch: name, dataset, classes })
 }
 
@@ -162,7 +204,7 @@ fn is_denoiser(document: &Document) -> bool {
 /// If the file is bad, asks for another class of network, or its weights do not fit.
 pub fn load_denoiser(path: &Path, device: Device) -> Result<DenoiserNet> {
     let document = tree::read(path)?;
-    in_file(path, denoiser(&document, device)).map(DenoiserNet::frozen)
+    in_file(path, denoiser(&document, None, device)).map(DenoiserNet::frozen)
 }
 
 /// What the denoiser in the file at `path` was built from; its weights are not looked at.
@@ -174,29 +216,28 @@ pub fn denoiser_architecture(path: &Path) -> Result<Architecture> {
     if !is_denoiser(&document) {
         return Err(Error::in_file(path, "holds no denoiser"));
     }
-    in_file(path, architecture(&document)).map(|(architecture, _)| architecture)
+    in_file(path, architecture(&document, None)).map(|(architecture, _)| architecture)
 }
 
 /// The architecture in a document and its arrays by name.
-fn architecture(document: &Document) -> Result<(Architecture, Vec<(String, Array)>)> {
+fn architecture(
+    document: &Document,
+    which: Option<&str>,
+) -> Result<(Architecture, Vec<(String, Array)>)> {
     if let Some(spec) = said(document, "spec") {
         let spec: Architecture = serde_json::from_str(spec)
             .map_err(|error| Error::input(format!("metadata: spec: {error}")))?;
         return Ok((spec, tree::flatten(&document.tree)));
     }
-    let network = edm::network(&document.tree, "ema")?;
+    let network = edm::network(&document.tree, which.unwrap_or("ema"))?;
     let arguments = serde_json::Value::Object(network.arguments);
     Ok((Architecture::from_kwargs(&network.class, &arguments)?, network.tensors))
 }
 
-fn denoiser(document: &Document, device: Device) -> Result<DenoiserNet> {
-    let (architecture, arrays) = architecture(document)?;
-    let named = arrays
-        .into_iter()
-        .map(|(name, array)| Ok((name, tensors::from_array(&array, Device::Cpu)?)))
-        .collect::<Result<_>>()?;
+fn denoiser(document: &Document, which: Option<&str>, device: Device) -> Result<DenoiserNet> {
+    let (architecture, arrays) = architecture(document, which)?;
     let denoiser = DenoiserNet::blank(architecture, device)?;
-    denoiser.load(&named)?;
+    denoiser.load_arrays(&arrays.into_iter().collect())?;
     Ok(denoiser)
 }
 
@@ -221,21 +262,21 @@ pub fn save_denoiser(path: &Path, denoiser: &DenoiserNet) -> Result<()> {
     tensors::write(path, &denoiser.state(), &[("spec", &spec)])
 }
 
-/// Rewrites the network at `from` as gauntlet's safetensors at `to`; `arch` and `dataset` are as
-/// for [`load_classifier`]. Returns what it is, for people.
+/// Rewrites the network at `from` as gauntlet's safetensors at `to`. Returns what it is, for
+/// people.
 ///
 /// # Errors
 /// If `from` is bad or holds no known network, or `to` cannot be written.
-pub fn convert(from: &Path, to: &Path, arch: Option<&str>, dataset: &str) -> Result<String> {
+pub fn convert(from: &Path, to: &Path, told: Told) -> Result<String> {
     let document = tree::read(from)?;
     if is_denoiser(&document) {
-        let denoiser = in_file(from, denoiser(&document, Device::Cpu))?;
+        let denoiser = in_file(from, denoiser(&document, told.weights, Device::Cpu))?;
         save_denoiser(to, &denoiser)?;
         let arch = denoiser.architecture();
         let edge = arch.img_resolution;
         return Ok(format!("{:?} ({:?}), {edge}x{edge}", arch.model, arch.precond));
     }
-    let network = in_file(from, network(&document, arch, dataset, Device::Cpu))?;
+    let network = in_file(from, network(&document, told, Device::Cpu))?;
     save_classifier(to, &network)?;
     let spec = network.spec();
     Ok(format!("{} for {}, {} classes", spec.arch, spec.dataset, spec.classes))

@@ -67,7 +67,9 @@ impl Form {
 
 #[derive(Debug)]
 struct Block {
-    norms: [BatchNorm; 2],
+    norm: BatchNorm,
+    /// `None` once folded into the convolution before it.
+    second_norm: Option<BatchNorm>,
     convs: [Conv; 2],
     shortcut: Option<Conv>,
     form: Form,
@@ -80,7 +82,8 @@ impl Block {
             form.inner().map(|part| format!("{name}.{part}"));
         let second = ConvSpec::same(to, to, 3, 1);
         Self {
-            norms: [BatchNorm::new(weights, &norm_0, from), BatchNorm::new(weights, &norm_1, to)],
+            norm: BatchNorm::new(weights, &norm_0, from),
+            second_norm: Some(BatchNorm::new(weights, &norm_1, to)),
             convs: [
                 Conv::new(weights, &conv_0, form.first(from, to, stride)),
                 Conv::new(weights, &conv_1, second),
@@ -93,13 +96,31 @@ impl Block {
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let activation = self.form.activation();
-        let active = activation.apply(&self.norms[0].forward(x, mode));
-        let inner = self.norms[1].forward(&self.convs[0].forward(&active), mode);
-        let out = self.convs[1].forward(&activation.apply(&inner));
+        let active = activation.consume(self.norm.forward(x, mode));
+        let mut inner = self.convs[0].forward(&active);
+        if let Some(norm) = &self.second_norm {
+            inner = norm.forward(&inner, mode);
+        }
+        let mut out = self.convs[1].forward(&activation.consume(inner));
         match (&self.shortcut, self.form) {
-            (Some(shortcut), Form::Gowal) => out + shortcut.forward(x),
-            (Some(shortcut), Form::Plain) => out + shortcut.forward(&active),
-            (None, _) => out + x,
+            (Some(shortcut), Form::Gowal) => out += shortcut.forward(x),
+            (Some(shortcut), Form::Plain) => out += shortcut.forward(&active),
+            (None, _) => out += x,
+        }
+        out
+    }
+
+    fn fused(&self) -> Self {
+        let first = match &self.second_norm {
+            Some(norm) => self.convs[0].folded(norm),
+            None => self.convs[0].alias(),
+        };
+        Self {
+            norm: self.norm.fused(),
+            second_norm: None,
+            convs: [first, self.convs[1].alias()],
+            shortcut: self.shortcut.as_ref().map(Conv::alias),
+            form: self.form,
         }
     }
 }
@@ -140,7 +161,19 @@ impl PreActResNet {
         for block in &self.blocks {
             x = block.forward(&x, mode);
         }
-        let x = self.form.activation().apply(&self.norm.forward(&x, mode));
+        let x = self.form.activation().consume(self.norm.forward(&x, mode));
         self.head.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] before the head
+    }
+
+    /// The same in evaluation up to rounding, as [`super::wrn::WideResNet::fused`].
+    #[must_use]
+    pub fn fused(&self) -> Self {
+        Self {
+            stem: self.stem.alias(),
+            blocks: self.blocks.iter().map(Block::fused).collect(),
+            norm: self.norm.fused(),
+            head: self.head.alias(),
+            form: self.form,
+        }
     }
 }

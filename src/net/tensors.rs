@@ -15,6 +15,9 @@ use crate::{
 /// Tensors by name.
 pub type Named = BTreeMap<String, Tensor>;
 
+/// Arrays of a file by name: not yet copied out of it.
+pub type Arrays = BTreeMap<String, Array>;
+
 /// `array` as a tensor of the same kind on `device` (unsigned integers that torch lacks: `Int64`).
 ///
 /// # Errors
@@ -27,6 +30,32 @@ pub fn from_array(array: &Array, device: Device) -> Result<Tensor> {
     let tensor = Tensor::f_from_data_size(array.bytes(), &shape, kind);
     let tensor = tensor.map_err(|error| Error::input(format!("a tensor of {shape:?}: {error}")))?;
     Ok(tensor.to_device(device))
+}
+
+/// Copies `array` over `target`, which has its shape, converting where kinds differ. The pages
+/// of a mapped file are let go afterwards: a network and its file never fill the memory together.
+///
+/// # Errors
+/// As [`from_array`].
+#[allow(unsafe_code)] // a view of bytes that libtorch copies from: see the note inside
+pub(super) fn overwrite(target: &Tensor, array: &Array) -> Result<()> {
+    let bytes = array.bytes();
+    let aligned = bytes.as_ptr().align_offset(array.dtype().size()) == 0;
+    match kind_of(array.dtype()) {
+        Some(kind) if aligned && !bytes.is_empty() => {
+            let shape: Vec<i64> = array.shape().iter().map(|&axis| axis as i64).collect();
+            let strides: Vec<i64> =
+                (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+            // SAFETY: `bytes` hold exactly the elements of this shape, outlive the view, which
+            // ends in this function, and are only read.
+            let view =
+                unsafe { Tensor::from_blob(bytes.as_ptr(), &shape, &strides, kind, Device::Cpu) };
+            target.detach().copy_(&view);
+        }
+        _ => target.detach().copy_(&from_array(array, Device::Cpu)?),
+    }
+    array.data().let_go();
+    Ok(())
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

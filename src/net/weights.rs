@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::tensors::{self, Arrays};
 use crate::{
     error::{Error, Result},
+    formats::array::Array,
     rng::Stream,
 };
 
@@ -25,7 +27,7 @@ pub enum Init {
 enum Origin {
     /// Drawn: each tensor is a function of the seed and its name.
     Drawn(u64),
-    /// Zeros, to be loaded over.
+    /// Whatever is in memory, to be loaded over.
     Blank,
     /// Existing tensors by name: a second structure over the same storage.
     Existing(BTreeMap<String, Tensor>),
@@ -46,7 +48,7 @@ impl Weights {
         Self::from_origin(Origin::Drawn(seed), device)
     }
 
-    /// Zero weights on `device`, for networks that are loaded from a file at once.
+    /// Weights without values on `device`, for networks that are loaded from a file at once.
     pub fn blank(device: Device) -> Self {
         Self::from_origin(Origin::Blank, device)
     }
@@ -71,7 +73,7 @@ impl Weights {
         let options = (Kind::Float, self.device);
         let tensor = match &self.origin {
             Origin::Existing(existing) => return existing[name].shallow_clone(), // alias: same storage
-            Origin::Blank => Tensor::zeros(shape, options),
+            Origin::Blank => Tensor::empty(shape, options),
             Origin::Drawn(seed) => draw(*seed, name, shape, init).to_device(self.device),
         };
         let tensor = tensor.set_requires_grad(true);
@@ -133,16 +135,37 @@ impl Weights {
     /// # Errors
     /// Lists every missing, unexpected and misshapen entry at once; nothing is copied then.
     pub fn load(&self, named: &BTreeMap<String, Tensor>) -> Result<()> {
-        let own: BTreeMap<&str, &Tensor> =
-            self.named().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        check(&own, named)?;
+        self.check(&named.iter().map(|(name, tensor)| (name.as_str(), tensor.size())).collect())?;
         let _guard = tch::no_grad_guard();
-        for (name, tensor) in own {
+        for (name, tensor) in self.named() {
             if let Some(source) = named.get(name) {
                 tensor.detach().copy_(source);
             }
         }
         Ok(())
+    }
+
+    /// As [`Weights::load`], from arrays of a file.
+    ///
+    /// # Errors
+    /// As [`Weights::load`].
+    pub fn load_arrays(&self, arrays: &Arrays) -> Result<()> {
+        let shape = |array: &Array| array.shape().iter().map(|&axis| axis as i64).collect();
+        self.check(&arrays.iter().map(|(name, array)| (name.as_str(), shape(array))).collect())?;
+        let _guard = tch::no_grad_guard();
+        for (name, tensor) in self.named() {
+            if let Some(array) = arrays.get(name) {
+                tensors::overwrite(tensor, array)
+                    .map_err(|error| Error::input(format!("tensor `{name}`: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether entries of these shapes are exactly what is needed.
+    fn check(&self, found: &BTreeMap<&str, Vec<i64>>) -> Result<()> {
+        let own = self.named().map(|(name, tensor)| (name.as_str(), tensor.size())).collect();
+        check(&own, found)
     }
 
     fn named(&self) -> impl Iterator<Item = &(String, Tensor)> {
@@ -164,21 +187,26 @@ fn draw(seed: u64, name: &str, shape: &[i64], init: Init) -> Tensor {
 }
 
 /// How many offending names an error spells out before it only counts them.
-const SPELLED: usize = 6;
+const SPELLED: usize = 50;
 
-fn check(own: &BTreeMap<&str, &Tensor>, named: &BTreeMap<String, Tensor>) -> Result<()> {
+type Shapes<'a> = BTreeMap<&'a str, Vec<i64>>;
+
+fn check(own: &Shapes, named: &Shapes) -> Result<()> {
     let missing: Vec<_> = own
         .keys()
         .filter(|name| !named.contains_key(**name) && !name.ends_with("num_batches_tracked"))
         .map(|name| (*name).to_owned())
         .collect();
-    let unexpected: Vec<_> =
-        named.keys().filter(|name| !own.contains_key(name.as_str())).cloned().collect();
+    let unexpected: Vec<_> = named
+        .keys()
+        .filter(|name| !own.contains_key(**name))
+        .map(|name| (*name).to_owned())
+        .collect();
     let misshapen: Vec<_> = own
         .iter()
-        .filter_map(|(name, tensor)| {
-            let (expected, found) = (tensor.size(), named.get(*name)?.size());
-            (expected != found).then(|| format!("{name} {found:?}, expected {expected:?}"))
+        .filter_map(|(name, expected)| {
+            let found = named.get(name).filter(|found| *found != expected)?;
+            Some(format!("{name} {found:?}, expected {expected:?}"))
         })
         .collect();
     let faults: Vec<_> =

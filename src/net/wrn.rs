@@ -1,7 +1,8 @@
 //! Wide residual networks as the robustness papers use them, with the parameter names of the
-//! official code.
+//! official code: the form of Gowal et al. and the classic one of TRADES and its successors.
 //!
-//! Sources: Zagoruyko and Komodakis 2016; Gowal et al. 2020 (Swish, TensorFlow's padding).
+//! Sources: Zagoruyko and Komodakis 2016; Zhang et al. 2019; Gowal et al. 2020 (Swish,
+//! TensorFlow's padding).
 
 use tch::Tensor;
 
@@ -11,9 +12,45 @@ use super::{
     weights::{Init, Weights},
 };
 
-/// Depth, width and nonlinearity.
+/// Which of the two forms: they differ in names, padding and normalisation of the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WideForm {
+    /// Gowal et al. 2020: TensorFlow's padding; normalises its images.
+    Gowal,
+    /// Zhang et al. 2019 (TRADES): even padding; takes images as they are.
+    Classic,
+}
+
+impl WideForm {
+    /// Names of the first convolution, the last normalisation and the head.
+    fn ends(self) -> [&'static str; 3] {
+        match self {
+            Self::Gowal => ["init_conv", "batchnorm", "logits"],
+            Self::Classic => ["conv1", "bn1", "fc"],
+        }
+    }
+
+    /// Names inside a block: normalisation, convolution, normalisation, convolution, shortcut.
+    fn inner(self) -> [&'static str; 5] {
+        match self {
+            Self::Gowal => ["batchnorm_0", "conv_0", "batchnorm_1", "conv_1", "shortcut"],
+            Self::Classic => ["bn1", "conv1", "bn2", "conv2", "convShortcut"],
+        }
+    }
+
+    fn block(self, group: usize, index: i64) -> String {
+        match self {
+            Self::Gowal => format!("layer.{group}.block.{index}"),
+            Self::Classic => format!("block{}.layer.{index}", group + 1),
+        }
+    }
+}
+
+/// Form, depth, width and nonlinearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WideSpec {
+    /// Names and padding.
+    pub form: WideForm,
     /// Layers: 6n + 4.
     pub depth: i64,
     /// Channel multiplier.
@@ -24,38 +61,63 @@ pub struct WideSpec {
 
 #[derive(Debug)]
 struct Block {
-    batchnorm_0: BatchNorm,
+    norm_0: BatchNorm,
     conv_0: Conv,
-    batchnorm_1: BatchNorm,
+    /// `None` once folded into the convolution before it.
+    norm_1: Option<BatchNorm>,
     conv_1: Conv,
     shortcut: Option<Conv>,
     activation: Activation,
 }
 
 impl Block {
-    fn new(weights: &mut Weights, name: &str, from: i64, to: i64, stride: i64) -> Self {
-        let padding = if stride == 1 { Padding::Even(1) } else { Padding::RightAndBelow };
-        let first = ConvSpec { padding, ..conv(from, to, 3, stride) };
+    fn new(weights: &mut Weights, spec: WideSpec, name: &str, sizes: [i64; 3]) -> Self {
+        let [from, to, stride] = sizes;
+        let [norm_0, conv_0, norm_1, conv_1, shortcut] =
+            spec.form.inner().map(|part| format!("{name}.{part}"));
+        let same = conv(from, to, 3, stride);
+        let first = match spec.form {
+            WideForm::Gowal if stride != 1 => ConvSpec { padding: Padding::RightAndBelow, ..same },
+            _ => same,
+        };
         Self {
-            batchnorm_0: BatchNorm::new(weights, &format!("{name}.batchnorm_0"), from),
-            conv_0: Conv::new(weights, &format!("{name}.conv_0"), first),
-            batchnorm_1: BatchNorm::new(weights, &format!("{name}.batchnorm_1"), to),
-            conv_1: Conv::new(weights, &format!("{name}.conv_1"), conv(to, to, 3, 1)),
-            shortcut: (from != to).then(|| {
-                Conv::new(weights, &format!("{name}.shortcut"), conv(from, to, 1, stride))
-            }),
-            activation: Activation::Swish,
+            norm_0: BatchNorm::new(weights, &norm_0, from),
+            conv_0: Conv::new(weights, &conv_0, first),
+            norm_1: Some(BatchNorm::new(weights, &norm_1, to)),
+            conv_1: Conv::new(weights, &conv_1, conv(to, to, 3, 1)),
+            shortcut: (from != to)
+                .then(|| Conv::new(weights, &shortcut, conv(from, to, 1, stride))),
+            activation: spec.activation,
         }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let active = self.activation.apply(&self.batchnorm_0.forward(x, mode));
-        let inner = self.batchnorm_1.forward(&self.conv_0.forward(&active), mode);
-        let out = self.conv_1.forward(&self.activation.apply(&inner));
+        let active = self.activation.consume(self.norm_0.forward(x, mode));
+        let mut inner = self.conv_0.forward(&active);
+        if let Some(norm) = &self.norm_1 {
+            inner = norm.forward(&inner, mode);
+        }
+        let mut out = self.conv_1.forward(&self.activation.consume(inner));
         match &self.shortcut {
             // Where widths differ the activated input feeds both ways.
-            Some(shortcut) => shortcut.forward(&active) + out,
-            None => x + out,
+            Some(shortcut) => out += shortcut.forward(&active),
+            None => out += x,
+        }
+        out
+    }
+
+    fn fused(&self) -> Self {
+        let conv_0 = match &self.norm_1 {
+            Some(norm) => self.conv_0.folded(norm),
+            None => self.conv_0.alias(),
+        };
+        Self {
+            norm_0: self.norm_0.fused(),
+            conv_0,
+            norm_1: None,
+            conv_1: self.conv_1.alias(),
+            shortcut: self.shortcut.as_ref().map(Conv::alias),
+            activation: self.activation,
         }
     }
 }
@@ -66,34 +128,35 @@ fn conv(from: i64, to: i64, kernel: i64, stride: i64) -> ConvSpec {
     ConvSpec { init: Init::Normal(deviation), ..ConvSpec::same(from, to, kernel, stride) }
 }
 
-/// WRN-depth-width. Takes normalised images.
+/// WRN-depth-width. Takes normalised images (the classic form: images as they are).
 #[derive(Debug)]
 pub struct WideResNet {
-    init_conv: Conv,
+    stem: Conv,
     blocks: Vec<Block>,
-    batchnorm: BatchNorm,
-    logits: Linear,
+    norm: BatchNorm,
+    head: Linear,
     activation: Activation,
 }
 
 impl WideResNet {
     /// Builds the network over `weights`.
     pub fn new(weights: &mut Weights, spec: WideSpec, classes: i64) -> Self {
-        let init_conv = Conv::new(weights, "init_conv", conv(3, 16, 3, 1));
+        let [stem, norm, head] = spec.form.ends();
+        let stem = Conv::new(weights, stem, conv(3, 16, 3, 1));
         let mut blocks = Vec::new();
         let mut from = 16;
         for (group, (to, stride)) in [(16, 1), (32, 2), (64, 2)].into_iter().enumerate() {
+            let to = to * spec.width;
             for index in 0..(spec.depth - 4) / 6 {
-                let name = format!("layer.{group}.block.{index}");
                 let stride = if index == 0 { stride } else { 1 };
-                let block = Block::new(weights, &name, from, to * spec.width, stride);
-                blocks.push(Block { activation: spec.activation, ..block });
-                from = to * spec.width;
+                let name = spec.form.block(group, index);
+                blocks.push(Block::new(weights, spec, &name, [from, to, stride]));
+                from = to;
             }
         }
-        let batchnorm = BatchNorm::new(weights, "batchnorm", from);
-        let logits = Linear::new(weights, "logits", from, classes, Init::Constant(0.0));
-        Self { init_conv, blocks, batchnorm, logits, activation: spec.activation }
+        let norm = BatchNorm::new(weights, norm, from);
+        let head = Linear::new(weights, head, from, classes, Init::Constant(0.0));
+        Self { stem, blocks, norm, head, activation: spec.activation }
     }
 
     /// Logits `[b,k]` of normalised images `[b,3,h,w]`.
@@ -111,12 +174,25 @@ impl WideResNet {
     /// Segment `index` of [`WideResNet::forward`].
     pub fn segment(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
         match index.checked_sub(1) {
-            None => self.init_conv.forward(x),
+            None => self.stem.forward(x),
             Some(block) if block < self.blocks.len() => self.blocks[block].forward(x, mode),
             Some(_) => {
-                let x = self.activation.apply(&self.batchnorm.forward(x, mode));
-                self.logits.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] inside
+                let x = self.activation.consume(self.norm.forward(x, mode));
+                self.head.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] inside
             }
+        }
+    }
+
+    /// The same in evaluation up to rounding: batch normalisation folded where it follows a
+    /// convolution, one product and one sum elsewhere.
+    #[must_use]
+    pub fn fused(&self) -> Self {
+        Self {
+            stem: self.stem.alias(),
+            blocks: self.blocks.iter().map(Block::fused).collect(),
+            norm: self.norm.fused(),
+            head: self.head.alias(),
+            activation: self.activation,
         }
     }
 }

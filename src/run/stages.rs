@@ -16,7 +16,7 @@ use crate::{
     leaderboard::records::write_parquet,
     net::{
         Classifier, Denoiser,
-        load::{Loaded, load_any, load_classifier},
+        load::{Loaded, Told, load_any, load_classifier},
     },
     plan::{ImportSpec, Role, Work},
     run::{Stages, Task},
@@ -120,7 +120,7 @@ fn denoiser(task: &Task<'_>) -> Result<Box<dyn Denoiser>> {
         Error::in_file(&artifact.folder, "holds no file called denoiser: not a denoiser's artifact")
     })?;
     let path = artifact.file(name);
-    match load_any(&path, None, "", task.device)? {
+    match load_any(&path, Told { arch: None, dataset: "", weights: None }, task.device)? {
         Loaded::Denoiser(denoiser) => Ok(denoiser),
         Loaded::Classifier(_) => {
             Err(Error::in_file(&path, "holds a classifier; expected a denoiser"))
