@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 fn command(out: &Path) -> Command {
@@ -48,7 +48,11 @@ fn a_killed_training_ends_where_an_unhurt_one_does() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("4 epochs") && said.contains("under PGD"), "{said}");
     let checkpoint = hurt.join("work/checkpoint.safetensors");
-    for extra in [0, 37, 90, 151] {
+    // Moments nobody chose, few enough that the training cannot end before them.
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    for round in 0..4u32 {
+        let extra = u64::from(clock.rotate_left(8 * round) % 160);
+        println!("killed {extra} ms after a checkpoint was there");
         let mut child = command(&hurt).spawn().unwrap();
         let_it_work(&mut child, &checkpoint, Duration::from_millis(extra));
         child.kill().unwrap(); // SIGKILL
@@ -69,13 +73,17 @@ fn a_killed_training_ends_where_an_unhurt_one_does() {
 fn a_signal_saves_and_the_exit_code_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let mut child = command(&out).spawn().unwrap();
-    let_it_work(&mut child, &out.join("work/checkpoint.safetensors"), Duration::ZERO);
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted; what is done is saved"));
+    let checkpoint = out.join("work/checkpoint.safetensors");
+    for signal in ["-TERM", "-USR1"] {
+        let mut child = command(&out).spawn().unwrap();
+        let_it_work(&mut child, &checkpoint, Duration::ZERO);
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{signal}: {said}");
+        assert!(said.contains("interrupted; what is done is saved"), "{said}");
+    }
 }
 
 #[test]
@@ -91,5 +99,7 @@ fn mistakes_are_named() {
     refused(&["--set", "train.epoch=2"], &["train.epoch", "did you mean `epochs`?"]);
     refused(&["--set", "train.epochs=none"], &["train.epochs", "none"]);
     refused(&["--set", "train.validation=120"], &["validation"]);
+    refused(&["--devices", "cpu"], &["train.virtual_batch", "train.virtual_batch=8"]);
+    refused(&["--set", "train.loss=mart", "--set", "threat.norm=l2"], &["train.loss", "mart"]);
     refused(&["--generated", "nowhere.npz"], &["nowhere.npz"]);
 }

@@ -5,6 +5,7 @@ pub mod convert;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
+mod explain;
 pub mod fid;
 pub mod fit;
 pub mod forward;

@@ -9,7 +9,10 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    cli::terminal::{duration, print},
+    cli::{
+        explain,
+        terminal::{duration, print},
+    },
     digest::JobId,
     error::Result,
     plan::{self, Files, Plan, Stage},
@@ -44,6 +47,11 @@ impl Which {
         let suite = Suite::load(&self.suite, &self.set)?;
         plan::resolve(&suite, &Files::roots(self.data.as_deref()), &Files)
     }
+
+    fn explain(&self) -> Result<Vec<plan::Explanation>> {
+        let suite = Suite::load(&self.suite, &self.set)?;
+        plan::explain(&suite, &Files::roots(self.data.as_deref()), &Files)
+    }
 }
 
 /// Shows what a suite would run: cells, jobs after sharing, what is cached, what the rest takes.
@@ -53,6 +61,7 @@ Examples:
   gauntlet plan                                   the built-in demonstration
   gauntlet plan suite.yaml --data ~/datasets
   gauntlet plan suite.yaml --set train.epochs=10 --set sampler.steps=18
+  gauntlet plan suite.yaml --explain | grep train.
   gauntlet plan suite.yaml --json | jq '.jobs[] | select(.needed) | .title'")]
 pub struct Args {
     #[command(flatten)]
@@ -60,6 +69,9 @@ pub struct Args {
     /// Prints one JSON object with cells and jobs.
     #[arg(long)]
     json: bool,
+    /// Prints every resolved number with where it comes from: default, preset, line, axis, --set.
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Runs the command.
@@ -69,7 +81,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.which.plan()?;
     let store = Store::at(&args.which.store);
-    if args.json {
+    if args.explain {
+        let explanations = args.which.explain()?;
+        if args.json {
+            let cells = plan.cells.iter().zip(&explanations);
+            let cells = cells.map(|(cell, e)| json!({"cell": cell.title(), "values": e.lines}));
+            print(&json!(cells.collect::<Vec<_>>()).to_string());
+        } else {
+            print(explain::text(&plan, &explanations).trim_start());
+        }
+    } else if args.json {
         print(&json(&plan, &store).to_string());
     } else {
         print(&text(&plan, &store, &args.which.suite));

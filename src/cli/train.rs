@@ -12,7 +12,7 @@ use crate::{
     plan::{self, Files, Work},
     suite::Suite,
     threat::Norm,
-    train::{self, spec::TrainSpec},
+    train::{self, spec::TrainSpec, validate::Scores},
     units::Epsilon,
 };
 
@@ -25,7 +25,11 @@ use crate::{
       --set train.epochs=10 --set train.batch=64 --out runs/try
 
 Writes best.safetensors, last.safetensors, log.jsonl and an event file for TensorBoard into --out,
-checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS).
+checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS) and on SIGTERM,
+SIGINT or SIGUSR1, after which it exits with 130; the same command goes on where it stopped.
+Several devices need train.virtual_batch, the images that share batch statistics, so that the
+result does not depend on their number. Memory: train.virtual_batch, train.checkpointing,
+train.precision (fp32, bf16, fp16).
 `--set` takes every `train.*`, `data.*` and `generated.*` field of a suite (`gauntlet schema`).")]
 pub struct Args {
     /// Data set: cifar10, cifar100, svhn, tiny-imagenet, synthetic.
@@ -52,9 +56,15 @@ pub struct Args {
     /// Overrides a field of the recipe: `--set train.epochs=2`. Repeatable.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     overrides: Vec<String>,
-    /// Where to compute: auto, cpu, cuda, cuda:N.
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    device: String,
+    /// Where to compute: auto, cpu, cuda, cuda:N; several share each batch: cuda:0,cuda:1.
+    #[arg(
+        long,
+        alias = "devices",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "auto"
+    )]
+    device: Vec<String>,
     /// Threads of libtorch [default: all cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -66,12 +76,13 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Whatever is wrong with arguments, data or the machine; [`Error::Interrupted`] after SIGINT or
-/// SIGTERM, once a checkpoint is written.
+/// Whatever is wrong with arguments, data or the machine; [`Error::Interrupted`] after SIGINT,
+/// SIGTERM or SIGUSR1, once a checkpoint is written.
 pub fn run(args: &Args) -> Result<()> {
     device::load_cuda();
     device::set_threads(args.threads.unwrap_or_else(device::cores));
-    let device = device::choose(&args.device)?;
+    let devices: Vec<_> =
+        args.device.iter().map(|name| device::choose(name)).collect::<Result<_>>()?;
     let roots = Files::roots(args.data_dir.as_deref());
     let fake = args.generated.as_deref().map(generated::read_unnamed).transpose()?;
     let spec = recipe(args, &roots, fake.as_ref())?;
@@ -79,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     let parts: Vec<&Dataset> = fake.iter().collect();
     let work = args.out.join("work");
     let progress = Bar::new()?;
-    let summary = train::run(&spec, &real, &parts, device, &work, &args.out, &progress)?;
+    let summary = train::run(&spec, &real, &parts, &devices, &work, &args.out, &progress)?;
     println!("{}", said(&args.out, &summary));
     Ok(())
 }
@@ -93,13 +104,21 @@ fn said(out: &Path, summary: &train::TrainSummary) -> String {
         summary.images_per_second
     );
     let Some(best) = summary.best else { return trained };
-    let clean = best.clean.percent();
-    let robust = best.robust.map(|tally| format!(", {:.2}% under PGD", tally.percent()));
-    format!(
-        "{trained}; best epoch {}: {clean:.2}% clean{} on held-out images",
+    let scores = |scores: &Scores| {
+        let robust = scores.robust.map(|tally| format!(", {:.2}% under PGD", tally.percent()));
+        format!("{:.2}% clean{}", scores.clean.percent(), robust.unwrap_or_default())
+    };
+    let mut said = format!(
+        "{trained}\nbest epoch {}: {} on held-out images",
         summary.best_epoch,
-        robust.unwrap_or_default()
-    )
+        scores(&best)
+    );
+    if let (Some(last), Some(lost)) = (summary.last, summary.robust_overfitting()) {
+        let last = scores(&last);
+        let epoch = summary.epochs;
+        said = format!("{said}\nlast epoch {epoch}: {last}; robust overfitting {lost:.2} points");
+    }
+    said
 }
 
 /// The resolved recipe: that of the training job of a suite with this one cell.

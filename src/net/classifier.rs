@@ -159,11 +159,6 @@ impl Network {
         self.living.segment(index, x, mode)
     }
 
-    /// As [`Network::segment`] without gradients to parameters.
-    pub fn segment_still(&self, index: usize, x: &Tensor, mode: Mode) -> Tensor {
-        self.still.segment(index, x, mode)
-    }
-
     /// Images as the first segment takes them.
     pub fn normalise(&self, x: &Tensor) -> Tensor {
         // Channels-last would be a sixth faster for small networks on the CPU, but it rounds

@@ -57,6 +57,23 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
     })
 }
 
+/// Settings and training of every cell, for those who ask why.
+///
+/// # Errors
+/// As [`resolve`].
+pub(super) fn settle(
+    suite: &Suite,
+    roots: &[PathBuf],
+    surveyor: &dyn Surveyor,
+) -> Result<Vec<(Settings, TrainSpec)>> {
+    let mut graph = Graph::new(suite, roots, surveyor);
+    let needs: Vec<_> = suite.axes.cells().iter().map(|draft| graph.need(draft)).collect();
+    if !graph.problems.is_empty() {
+        return Err(problem::error(&suite.file, graph.problems));
+    }
+    Ok(needs.into_iter().flatten().map(|need| (need.settings, need.spec)).collect())
+}
+
 fn axes(suite: &Suite) -> Vec<PlanAxis> {
     let axis = |axis: &crate::suite::axes::Axis| PlanAxis {
         path: FIELDS[axis.field].path.to_owned(),

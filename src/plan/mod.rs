@@ -2,6 +2,7 @@
 
 mod checks;
 mod cost;
+mod explain;
 mod graph;
 mod identity;
 mod specs;
@@ -11,7 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{cost::Estimate, graph::resolve, survey::Files};
+pub use self::{
+    cost::Estimate,
+    explain::{Explanation, Line, explain},
+    graph::resolve,
+    survey::Files,
+};
 use crate::{
     data::spec::Source,
     diffusion::spec::{FitSpec, GenerateSpec, LabelSpec},

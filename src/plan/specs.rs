@@ -9,7 +9,10 @@ use crate::{
     },
     evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
-    suite::{settings::Settings, value::NamedAttack},
+    suite::{
+        settings::{Origin, Settings},
+        value::NamedAttack,
+    },
     threat::ThreatModel,
     train::spec::{Craft, Loss, Tracked, TrainSpec},
 };
@@ -192,6 +195,19 @@ fn generated_fraction(settings: &Settings, count: u64) -> f64 {
     }
 }
 
+/// PGD-AT and MART never smooth, nor does CutMix; plain training does where somebody says so, since
+/// the papers' plain training does not.
+fn label_smoothing(settings: &Settings, loss: Loss) -> f64 {
+    let setting = settings.get("train.label_smoothing");
+    let stated = !matches!(setting.origin, Origin::Default | Origin::Preset(_));
+    match loss {
+        Loss::PgdAt | Loss::Mart => 0.0,
+        Loss::Standard if !stated => 0.0,
+        _ if settings.flag("train.cutmix") => 0.0,
+        _ => settings.real("train.label_smoothing"),
+    }
+}
+
 /// The classifier's training.
 pub(super) fn train(
     settings: &Settings,
@@ -203,6 +219,7 @@ pub(super) fn train(
     let loss: Loss = settings.choice("train.loss");
     let crafts = loss != Loss::Standard;
     let weighs = crafts && loss != Loss::PgdAt;
+    let consistency = settings.real("train.consistency");
     let validation = settings.count("train.validation");
     let attacked = crafts && validation > 0;
     let network = ClassifierSpec {
@@ -218,10 +235,15 @@ pub(super) fn train(
         generated_fraction: generated_fraction(settings, generated),
         loss,
         beta: if weighs { settings.real("train.beta") } else { 0.0 },
-        label_smoothing: settings.real("train.label_smoothing"),
+        label_smoothing: label_smoothing(settings, loss),
         smooth: settings.choice("train.smooth"),
         cutmix: settings.flag("train.cutmix"),
-        consistency: settings.real("train.consistency"),
+        consistency,
+        consistency_temperature: if consistency > 0.0 {
+            settings.real("train.consistency_temperature")
+        } else {
+            0.0
+        },
         score_clip: if loss == Loss::Score { settings.real("train.score_clip") } else { 0.0 },
         keep_clean: loss == Loss::PgdAt && settings.flag("train.keep_clean"),
         craft: if weighs { settings.choice("train.craft") } else { Craft::Steps },
@@ -241,6 +263,8 @@ pub(super) fn train(
         batch_norm_momentum: settings.real("train.batch_norm_momentum"),
         tracked: if weighs { settings.choice("train.tracked") } else { Tracked::Both },
         virtual_batch: settings.optional_count("train.virtual_batch"),
+        precision: settings.choice("train.precision"),
+        checkpointing: settings.flag("train.checkpointing"),
         augment: settings.choice("train.augment"),
         validation,
         validate_every: if validation > 0 { settings.count("train.validate_every") } else { 1 },

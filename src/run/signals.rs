@@ -1,4 +1,5 @@
-//! Requests to stop: SIGINT and SIGTERM, counted, and the end of a parent.
+//! Requests to stop: SIGINT, SIGTERM and SIGUSR1 (what Slurm sends ahead of a time limit), counted,
+//! and the end of a parent.
 
 use std::{
     io::Read,
@@ -11,19 +12,19 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
 use crate::error::{AtPath, Result};
 
-/// Counts SIGINT and SIGTERM from now on: the first asks to save and stop, the second to stop now.
+/// Counts SIGINT, SIGTERM and SIGUSR1 from now on: the first asks to save and stop, the second to stop now.
 ///
 /// # Errors
 /// If the system refuses the handlers.
 pub fn count() -> Result<Arc<AtomicUsize>> {
     let stops = Arc::new(AtomicUsize::new(0));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).at(Path::new("signal handlers"))?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).at(Path::new("signal handlers"))?;
     let counter = stops.clone();
     thread::spawn(move || {
         for _ in signals.forever() {

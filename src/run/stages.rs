@@ -72,7 +72,7 @@ impl Stages for Real {
                 let real = images(task, &spec.data)?;
                 let parts = generated_parts(task, &real)?;
                 let parts: Vec<&Dataset> = parts.iter().collect();
-                summary(&train::run(spec, &real, &parts, device, work, out, progress)?)
+                summary(&train::run(spec, &real, &parts, &[device], work, out, progress)?)
             }
             Work::Evaluate(spec) => evaluation(task, spec),
         }

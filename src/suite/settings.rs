@@ -245,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn presets_set_every_number_of_training() {
+        for preset in PRESETS {
+            for field in FIELDS.iter().filter(|field| field.path.starts_with("train.")) {
+                // Not of a recipe: what is trained, and the seed. Rules stay rules.
+                let own = ["train.preset", "train.arch", "train.seed"].contains(&field.path);
+                let rule = matches!(field.fallback, Fallback::Absent(_));
+                let set = preset.values.iter().any(|(path, _)| *path == field.path);
+                assert_eq!(set, !own && !rule, "{} of {}", field.path, preset.name);
+            }
+        }
+    }
+
+    #[test]
     fn layers_keep_their_origin() {
         let at = Mark { line: 3, column: 1 };
         let given = |path: &str, value, origin| Given {

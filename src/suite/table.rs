@@ -89,7 +89,7 @@ fields! {
     "policy.per" Choice(&["image", "batch"]), Is("image"), "what shares one number";
 
     "generated.count" Count(0, MANY), Is("0"), "generated images that join training; 0 for none";
-    "generated.fraction" Real(0.0, 0.999), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
+    "generated.fraction" Real(0.0, 1.0), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
     "generated.file" Path, Absent("images are sampled"), "a generated set (.npz) to use instead of sampling one";
     "generated.seed" Count(0, MANY), Is("0"), "seed of latents and labels";
     "generated.shard" Count(1, 10_000_000), Is("10000"), "images in one file of the set; each file is a job of its own";
@@ -110,11 +110,12 @@ fields! {
     "train.smooth" Choice(&["all", "generated"]), Is("all"), "whose labels are smoothed";
     "train.cutmix" Flag, Is("false"), "whether batches are mixed by CutMix";
     "train.consistency" Real(0.0, 1000.0), Is("0"), "weight of the consistency between two views of each image";
+    "train.consistency_temperature" Real(POSITIVE, 1000.0), Is("0.5"), "temperature of the predictions that are to be consistent";
     "train.score_clip" Real(0.0, 2.0), Is("0"), "SCORE: robust distances below this do not count";
     "train.keep_clean" Flag, Is("false"), "PGD-AT: whether clean images join the adversarial ones";
     "train.craft" Choice(&["steps", "adam"]), Is("steps"), "how the crafting attack follows the gradient";
     "train.attack_steps" Count(1, 10_000), Is("10"), "steps of the crafting attack";
-    "train.attack_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 2 epsilon / steps for l2"), "step size of the crafting attack";
+    "train.attack_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 2 epsilon / steps for l2 (pgd-at: 15 epsilon / 128)"), "step size of the crafting attack";
     "train.epochs" Count(1, 1_000_000), Is("400"), "epochs over the real images";
     "train.batch" Count(1, 1 << 20), Is("512"), "batch size, real and generated together";
     "train.learning_rate" Real(POSITIVE, 100.0), Is("0.2"), "peak learning rate";
@@ -128,7 +129,9 @@ fields! {
     "train.average_warmup" Real(0.0, 1.0), Is("0.025"), "share of training before the weights' average begins";
     "train.batch_norm_momentum" Real(POSITIVE, 1.0), Is("0.01"), "momentum of batch norm's running statistics";
     "train.tracked" Choice(&["both", "adversarial"]), Is("both"), "which forward passes of TRADES move running statistics";
-    "train.virtual_batch" Count(1, 1 << 20), Absent("the whole batch"), "images that share batch statistics, as on one of several GPUs";
+    "train.virtual_batch" Count(1, 1 << 20), Absent("the whole batch"), "images that share batch statistics, as on one of several GPUs, and are in memory at once";
+    "train.precision" Choice(&["fp32", "bf16", "fp16"]), Is("fp32"), "numbers in which the network computes (weights stay fp32)";
+    "train.checkpointing" Flag, Is("false"), "whether forward passes are computed twice to save memory";
     "train.augment" Choice(&["none", "base"]), Is("base"), "augmentation of training images";
     "train.validation" Count(0, MANY), Is("1024"), "first training images held out to choose the best checkpoint";
     "train.validate_every" Count(1, 1_000_000), Is("1"), "validate after every so many epochs";
@@ -167,40 +170,66 @@ pub const PRESETS: &[Preset] = &[
             ("train.loss", "trades"),
             ("train.beta", "5"),
             ("train.label_smoothing", "0.1"),
+            ("train.smooth", "all"),
+            ("train.cutmix", "false"),
+            ("train.consistency", "0"),
+            ("train.consistency_temperature", "0.5"),
+            ("train.score_clip", "0"),
+            ("train.keep_clean", "false"),
+            ("train.craft", "steps"),
             ("train.attack_steps", "10"),
             ("train.epochs", "400"),
             ("train.batch", "512"),
             ("train.learning_rate", "0.2"),
             ("train.schedule", "cosinew"),
+            ("train.warmup_epochs", "0"),
             ("train.weight_decay", "0.0005"),
+            ("train.momentum", "0.9"),
             ("train.nesterov", "true"),
             ("train.tau", "0.995"),
+            ("train.average_warmup", "0.025"),
+            ("train.batch_norm_momentum", "0.01"),
+            ("train.tracked", "both"),
+            ("train.precision", "fp32"),
+            ("train.checkpointing", "false"),
             ("train.augment", "base"),
             ("train.validation", "1024"),
+            ("train.validate_every", "1"),
             ("train.validation_steps", "40"),
         ],
     },
     Preset {
         name: "deepmind",
         values: &[
+            ("generated.fraction", "0.7"),
             ("train.loss", "trades"),
             ("train.beta", "6"),
             ("train.label_smoothing", "0.1"),
+            ("train.smooth", "generated"),
+            ("train.cutmix", "false"),
+            ("train.consistency", "0"),
+            ("train.consistency_temperature", "0.5"),
+            ("train.score_clip", "0"),
+            ("train.keep_clean", "false"),
+            ("train.craft", "adam"),
             ("train.attack_steps", "10"),
             ("train.epochs", "400"),
             ("train.batch", "1024"),
             ("train.learning_rate", "0.4"),
             ("train.schedule", "warmcosine"),
             ("train.warmup_epochs", "10"),
-            ("train.smooth", "generated"),
-            ("train.craft", "adam"),
-            ("train.tracked", "adversarial"),
-            ("train.average_warmup", "0"),
             ("train.weight_decay", "0.0005"),
+            ("train.momentum", "0.9"),
             ("train.nesterov", "true"),
             ("train.tau", "0.995"),
+            ("train.average_warmup", "0"),
+            ("train.batch_norm_momentum", "0.01"),
+            ("train.tracked", "adversarial"),
+            ("train.precision", "fp32"),
+            ("train.checkpointing", "false"),
             ("train.augment", "base"),
             ("train.validation", "1024"),
+            ("train.validate_every", "1"),
             ("train.validation_steps", "40"),
         ],
     },

@@ -1,14 +1,14 @@
 //! Training objectives: what one batch costs, and the logits by which progress is judged.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::{
     net::Mode,
-    threat::{Norm, ThreatModel},
+    threat::ThreatModel,
     train::{
-        Forward,
         craft::Attack,
         mart,
+        passes::Passes,
         pgd::Pgd,
         score,
         spec::{Loss, Smooth, TrainSpec},
@@ -42,54 +42,89 @@ pub struct Outcome {
     pub robust: Option<Tensor>,
 }
 
-/// The objective of `spec` on `batch`; batch norm's running statistics move by `momentum`.
-pub fn outcome(spec: &TrainSpec, forward: &Forward, batch: &Examples, momentum: f64) -> Outcome {
-    let mode = Mode::Train { momentum };
+impl Examples {
+    /// How many images there are, both views of each counted.
+    pub fn len(&self) -> i64 {
+        self.x.size()[0]
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Parts of `size` images each, the last one smaller if it must be; where there are two `views`
+    /// of each image, both are in the same part.
+    pub fn parts(&self, size: Option<u64>, views: i64) -> Vec<Self> {
+        let all = self.len() / views;
+        let size = size.map_or(all, |size| (size as i64 / views).clamp(1, all));
+        let starts = (0..all).step_by(size as usize);
+        starts.map(|start| self.part(start, size.min(all - start), views)).collect()
+    }
+
+    fn part(&self, start: i64, count: i64, views: i64) -> Self {
+        let of = |tensor: &Tensor| {
+            let all = tensor.size()[0] / views;
+            let part = |view: i64| tensor.narrow(0, view * all + start, count);
+            if views == 1 { part(0) } else { Tensor::cat(&[part(0), part(1)], 0) }
+        };
+        let start =
+            if self.start.size()[0] == self.len() { of(&self.start) } else { self.start.copy() };
+        let (x, y, target) = (of(&self.x), of(&self.y), of(&self.target));
+        Self { x, y, target, mixed: self.mixed, start }
+    }
+
+    /// The same on another device.
+    #[must_use]
+    pub fn to_device(&self, device: Device) -> Self {
+        let of = |tensor: &Tensor| tensor.to_device(device);
+        let (x, y, target) = (of(&self.x), of(&self.y), of(&self.target));
+        Self { x, y, target, mixed: self.mixed, start: of(&self.start) }
+    }
+}
+
+/// The objective of `spec` on `batch`; `mode` is that of the passes that may move batch norm's
+/// running statistics.
+pub fn outcome(spec: &TrainSpec, passes: &Passes, batch: &Examples, mode: Mode) -> Outcome {
     let Some(threat) = spec.threat.filter(|_| spec.loss != Loss::Standard) else {
-        let logits = forward(&batch.x, mode);
+        let logits = passes.logits(&batch.x, mode);
         let loss = cross_entropy(&logits, &batch.target);
         return Outcome { loss, clean: Some(logits.detach()), robust: None };
     };
     let attack = Attack::of(spec, threat);
     match spec.loss {
-        Loss::Trades => trades::outcome(spec, &attack, forward, batch, mode),
-        Loss::Score => score::outcome(spec, &attack, forward, batch, mode),
-        Loss::Mart => mart::outcome(spec.beta, &attack, forward, batch, mode),
+        Loss::Trades => trades::outcome(spec, &attack, passes, batch, mode),
+        Loss::Score => score::outcome(spec, &attack, passes, batch, mode),
+        Loss::Mart => mart::outcome(spec.beta, &attack, passes, batch, mode),
         Loss::PgdAt | Loss::Standard => {
-            pgd_at(spec.keep_clean, pgd(spec, threat), forward, batch, mode)
+            pgd_at(spec.keep_clean, pgd(spec, threat), passes, batch, mode)
         }
     }
 }
 
-/// The attack of PGD-AT: its step is what is stated, else ε/4 for L-infinity, 15ε/128 for L2.
+/// The attack of PGD-AT.
 pub fn pgd(spec: &TrainSpec, threat: ThreatModel) -> Pgd {
-    let share = if threat.norm == Norm::L2 { 15.0 / 128.0 } else { 0.25 };
-    let step_size = spec.attack_step_size.unwrap_or(threat.epsilon.value() * share);
+    let step_size = spec.crafting_step(threat);
     Pgd { threat, steps: spec.attack_steps, step_size }
 }
 
 /// Cross entropy on images found by PGD in evaluation mode; labels are never smoothed.
-fn pgd_at(
-    keep_clean: bool,
-    attack: Pgd,
-    forward: &Forward,
-    batch: &Examples,
-    mode: Mode,
-) -> Outcome {
+fn pgd_at(keep_clean: bool, attack: Pgd, passes: &Passes, batch: &Examples, mode: Mode) -> Outcome {
     let cost = |logits: &Tensor, y: &Tensor| {
         logits.cross_entropy_loss::<Tensor>(y, None, Reduction::Mean, -100, 0.0)
     };
-    let adversarial =
-        attack.run(&batch.x, &batch.start, &|x| cost(&forward(x, Mode::Eval), &batch.y));
+    let adversarial = attack.run(&batch.x, &batch.start, &|x| {
+        passes.slope(x, Mode::Eval, &|logits| cost(logits, &batch.y))
+    });
     if keep_clean {
         let both = Tensor::cat(&[&batch.x, &adversarial], 0); // [2b,3,h,w]
-        let logits = forward(&both, mode);
+        let logits = passes.logits(&both, mode);
         let loss = cost(&logits, &Tensor::cat(&[&batch.y, &batch.y], 0));
         let mut halves = logits.detach().chunk(2, 0);
         let robust = halves.pop();
         return Outcome { loss, clean: halves.pop(), robust };
     }
-    let logits = forward(&adversarial, mode);
+    let logits = passes.logits(&adversarial, mode);
     Outcome { loss: cost(&logits, &batch.y), clean: None, robust: Some(logits.detach()) }
 }
 
@@ -135,14 +170,14 @@ mod tests {
     use super::*;
     use crate::{
         net::{Network, formula},
+        threat::Norm,
         train::{
-            average, golden,
+            average, golden, layout,
             optimiser::{Rule, Weights},
             schedule,
         },
         units::Epsilon,
     };
-    use tch::Device;
 
     fn network() -> Network {
         let network = Network::blank(&golden::spec().network, Device::Cpu).unwrap();
@@ -173,15 +208,37 @@ mod tests {
         logits.argmax(1, false).eq_tensor(y).to_kind(Kind::Double).mean(None).double_value(&[])
     }
 
-    /// Loss, gradients, accuracies and running statistics of one case.
+    /// Loss, gradients, accuracies and running statistics of one case, in both layouts.
     fn check(case: &str, spec: &TrainSpec) {
-        let (sidecar, goldens, network) = (golden::sidecar(), goldens(), network());
+        let goldens = goldens();
         let batch = batch(spec, 1 << 20, &goldens[&format!("{case}.noise")]);
-        let outcome = outcome(spec, &|x, mode| network.forward(x, mode), &batch, 0.01);
+        let last = |tensor: &Tensor| layout::to_channels_last(tensor);
+        let other = Examples {
+            x: last(&batch.x),
+            start: last(&batch.start),
+            y: batch.y.copy(),
+            target: batch.target.copy(),
+            mixed: false,
+        };
+        check_batch(case, spec, &goldens, &batch, 2e-4);
+        // Rounded otherwise, a slope of nearly nothing may have the other sign.
+        check_batch(case, spec, &goldens, &other, 2e-2);
+    }
+
+    fn check_batch(
+        case: &str,
+        spec: &TrainSpec,
+        goldens: &BTreeMap<String, Tensor>,
+        batch: &Examples,
+        bound: f64,
+    ) {
+        let (sidecar, network) = (golden::sidecar(), network());
+        let passes = Passes::new(&network, spec);
+        let outcome = outcome(spec, &passes, batch, Mode::Train { momentum: 0.01 });
         let metrics = &sidecar[case]["metrics"];
         let number = |key: &str| metrics[key].as_f64().unwrap();
         let loss = outcome.loss.double_value(&[]);
-        assert!((loss - number("loss")).abs() < 2e-6 * loss, "{case}: {loss}");
+        assert!((loss - number("loss")).abs() < 0.01 * bound * loss, "{case}: {loss}");
         assert!((accuracy(&outcome.clean.unwrap(), &batch.y) - number("clean_acc")).abs() < 1e-6);
         let robust = accuracy(&outcome.robust.unwrap(), &batch.y);
         assert!((robust - number("adversarial_acc")).abs() < 1e-6, "{case}: {robust}");
@@ -190,13 +247,13 @@ mod tests {
         let mut worst = 0.0f64;
         for ((name, _), gradient) in network.parameters().iter().zip(gradients) {
             let off = error(&gradient, &goldens[&format!("{case}.grad.{name}")]);
-            assert!(off < 2e-4, "{case}: gradient of {name} is off by {off:e}");
+            assert!(off < bound, "{case}: gradient of {name} is off by {off:e}");
             worst = worst.max(off);
         }
         for (name, buffer) in network.buffers().iter().filter(|(name, _)| name.contains("running"))
         {
             let off = error(buffer, &goldens[&format!("{case}.{name}")]);
-            assert!(off < 1e-5, "{case}: {name} is off by {off:e}");
+            assert!(off < 0.05 * bound, "{case}: {name} is off by {off:e}");
         }
         println!("{case}: loss {loss}, worst gradient error {worst:e}");
     }
@@ -224,14 +281,16 @@ mod tests {
             let batch =
                 batch(&spec, (1 << 21) + step as u64, &goldens[&format!("recipe.noise.{step}")]);
             let momentum = if step == 0 { 1.0 } else { 0.01 };
-            let outcome = outcome(&spec, &|x, mode| network.forward(x, mode), &batch, momentum);
+            let passes = Passes::new(&network, &spec);
+            let outcome = outcome(&spec, &passes, &batch, Mode::Train { momentum });
             let (loss, golden) =
                 (outcome.loss.double_value(&[]), expected["loss"].as_f64().unwrap());
             assert!((loss - golden).abs() < 2e-5 * golden, "step {step}: {loss} for {golden}");
             let rate = schedule::one_cycle(0.2, 0.34, 3, step as u64 / 2);
             assert!((rate.learning_rate - expected["lr"].as_f64().unwrap()).abs() < 1e-12);
             assert!((rate.momentum - expected["momentum"].as_f64().unwrap()).abs() < 1e-12);
-            weights.step(weights.gradient(&outcome.loss), rate, rule);
+            let gradient = weights.flat.gradient(&passes, &outcome.loss);
+            weights.step(gradient, rate, rule, None);
             weights.move_average(average::decay_after(0.995, 1.5, step as u64 + 1));
         }
         let compare = |kind: &str| {

@@ -5,9 +5,9 @@ use tch::{Reduction, Tensor};
 use crate::{
     net::Mode,
     train::{
-        Forward,
         craft::Attack,
         loss::{Examples, Outcome},
+        passes::Passes,
     },
 };
 
@@ -16,16 +16,18 @@ use crate::{
 pub fn outcome(
     beta: f64,
     attack: &Attack,
-    forward: &Forward,
+    passes: &Passes,
     batch: &Examples,
     mode: Mode,
 ) -> Outcome {
     let cost = |logits: &Tensor| {
         logits.cross_entropy_loss::<Tensor>(&batch.y, None, Reduction::Mean, -100, 0.0)
     };
-    let adversarial = attack.run(&batch.x, &batch.start, &|x| cost(&forward(x, Mode::Eval)));
-    let clean_logits = forward(&batch.x, mode);
-    let robust_logits = forward(&adversarial, mode);
+    // The official code leaves the start where it is, in the box or not.
+    let adversarial =
+        attack.by_sign(&batch.x, &batch.x + &batch.start, &|x| passes.slope(x, Mode::Eval, &cost));
+    let clean_logits = passes.logits(&batch.x, mode);
+    let robust_logits = passes.logits(&adversarial, mode);
     let (clean, robust) = (clean_logits.softmax(1, None), robust_logits.softmax(1, None));
     let boosted = cost(&robust_logits) + boost(&robust, &batch.y);
     // [b,k]: kl_div takes the logarithm of the second distribution.

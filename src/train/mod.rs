@@ -5,14 +5,19 @@ pub mod checkpoint;
 pub mod craft;
 pub mod cutmix;
 pub mod journal;
+pub mod layout;
 pub mod loss;
 pub mod mart;
+pub mod memory;
 pub mod optimiser;
+pub mod passes;
 pub mod pgd;
 pub mod run;
+mod scaling;
 pub mod schedule;
 pub mod score;
 pub mod spec;
+mod team;
 pub mod tensorboard;
 #[cfg(test)]
 mod toy;
@@ -21,20 +26,13 @@ mod trainer;
 pub mod validate;
 
 pub use run::{TrainSummary, run};
-use tch::Tensor;
-
-use crate::net::Mode;
-
-/// A network in training: logits `[b,k]` of images `[b,3,h,w]` in `[0, 1]`.
-pub type Forward<'a> = dyn Fn(&Tensor, Mode) -> Tensor + 'a;
-
 #[cfg(test)]
 mod golden {
     //! The official code's numbers, and a spec to vary.
 
     use std::path::PathBuf;
 
-    use super::spec::{Augment, Craft, Loss, Schedule, Smooth, Tracked, TrainSpec};
+    use super::spec::{Augment, Craft, Loss, Precision, Schedule, Smooth, Tracked, TrainSpec};
     use crate::{
         data::spec::{Source, Split},
         net::spec::ClassifierSpec,
@@ -76,6 +74,7 @@ mod golden {
             smooth: Smooth::All,
             cutmix: false,
             consistency: 0.0,
+            consistency_temperature: 0.5,
             score_clip: 0.0,
             keep_clean: false,
             craft: Craft::Steps,
@@ -95,6 +94,8 @@ mod golden {
             batch_norm_momentum: 0.01,
             tracked: Tracked::Both,
             virtual_batch: None,
+            precision: Precision::Fp32,
+            checkpointing: false,
             augment: Augment::Base,
             validation: 1024,
             validate_every: 1,

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::train::schedule::Rate;
+use crate::train::{passes::Passes, schedule::Rate};
 
 /// What does not change from step to step.
 #[derive(Debug, Clone, Copy)]
@@ -18,69 +18,90 @@ pub struct Rule {
 /// All parameters of a network in one flat tensor, of which the network's own tensors are windows:
 /// an update is a handful of operations, however many parameters there are.
 #[derive(Debug)]
-pub struct Weights {
+pub struct Flat {
     /// The values `[n]`, `Float`: decayed parameters first, then those of batch norm.
-    pub flat: Tensor,
-    /// Running mean of gradients `[n]`.
-    pub velocity: Tensor,
-    /// Moving average of `flat`.
-    pub average: Tensor,
+    pub values: Tensor,
     parameters: Vec<Tensor>,
     names: Vec<String>,
     decayed: i64,
 }
 
-impl Weights {
-    /// Takes over the parameters of a network: from now on they live in [`Weights::flat`]. Those
+impl Flat {
+    /// Takes over the parameters of a network: from now on they live in [`Flat::values`]. Those
     /// with `batchnorm` or `.bn` in their name, and other networks' norms, are not decayed.
     pub fn of(named: &[(String, Tensor)]) -> Self {
         let _guard = tch::no_grad_guard();
         let (free, decayed): (Vec<_>, Vec<_>) = named.iter().partition(|(name, _)| undecayed(name));
         let count = decayed.iter().map(|(_, tensor)| tensor.numel() as i64).sum();
         let order = || decayed.iter().chain(&free).map(|(_, tensor)| tensor);
-        let flat = Tensor::cat(&order().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0);
+        let values = Tensor::cat(&order().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0);
         let mut start = 0;
         let parameters = order().map(|tensor| {
             let length = tensor.numel() as i64;
             // The same tensor as the network's: it shall see our storage.
             let mut parameter = tensor.shallow_clone();
-            parameter.set_data(&flat.narrow(0, start, length).view(tensor.size().as_slice()));
+            parameter.set_data(&values.narrow(0, start, length).view(tensor.size().as_slice()));
             start += length;
             parameter
         });
         let parameters = parameters.collect();
-        let (velocity, average) = (flat.zeros_like(), flat.copy());
         let names = decayed.iter().chain(&free).map(|(name, _)| name.clone()).collect();
-        Self { flat, velocity, average, parameters, names, decayed: count }
+        Self { values, parameters, names, decayed: count }
     }
 
-    /// Windows of the average by the parameters' names, in the shapes they have.
-    pub fn named_average(&self) -> Vec<(String, Tensor)> {
+    /// Windows of `values`, flat as these are, by the parameters' names and in their shapes.
+    pub fn named(&self, values: &Tensor) -> Vec<(String, Tensor)> {
         let mut start = 0;
         let windows = self.parameters.iter().map(|parameter| {
             let length = parameter.numel() as i64;
             start += length;
-            self.average.narrow(0, start - length, length).view(parameter.size().as_slice())
+            values.narrow(0, start - length, length).view(parameter.size().as_slice())
         });
         self.names.iter().cloned().zip(windows).collect()
     }
 
-    /// The gradient `[n]` of `loss` `[]` with respect to all parameters.
-    pub fn gradient(&self, loss: &Tensor) -> Tensor {
-        let parts = Tensor::run_backward(&[loss], &self.parameters, false, false);
+    /// The gradient `[n]` of `loss` `[]`, which `passes` led to, with respect to all parameters.
+    pub fn gradient(&self, passes: &Passes, loss: &Tensor) -> Tensor {
+        let parts = passes.gradient(loss, &self.parameters);
         let _guard = tch::no_grad_guard();
-        Tensor::cat(&parts.iter().map(|part| part.reshape([-1])).collect::<Vec<_>>(), 0)
+        let flat = |(part, parameter): (&Tensor, &Tensor)| {
+            if part.defined() { part.reshape([-1]) } else { parameter.zeros_like().view([-1]) }
+        };
+        Tensor::cat(&parts.iter().zip(&self.parameters).map(flat).collect::<Vec<_>>(), 0)
+    }
+}
+
+/// A network's weights and what the optimiser keeps of them.
+#[derive(Debug)]
+pub struct Weights {
+    /// The weights themselves.
+    pub flat: Flat,
+    /// Running mean of gradients `[n]`.
+    pub velocity: Tensor,
+    /// Moving average of the weights `[n]`.
+    pub average: Tensor,
+}
+
+impl Weights {
+    /// Takes over the parameters of a network.
+    pub fn of(named: &[(String, Tensor)]) -> Self {
+        let flat = Flat::of(named);
+        let (velocity, average) = (flat.values.zeros_like(), flat.values.copy());
+        Self { flat, velocity, average }
     }
 
-    /// One step along `gradient` `[n]`, as `torch.optim.SGD` takes it (no dampening).
-    pub fn step(&mut self, mut gradient: Tensor, rate: Rate, rule: Rule) {
+    /// One step along `gradient` `[n]`, as `torch.optim.SGD` takes it (no dampening), unless `sound`
+    /// (`[]`, `Bool`) is false: then everything stays, without asking the device which it is.
+    pub fn step(&mut self, mut gradient: Tensor, rate: Rate, rule: Rule, sound: Option<&Tensor>) {
         let _guard = tch::no_grad_guard();
+        let before = sound.map(|sound| (sound, self.flat.values.copy(), self.velocity.copy()));
+        let values = &mut self.flat.values;
         if let Some(limit) = rule.clip {
             // As `torch.nn.utils.clip_grad_norm_`, without asking the device for the norm.
-            gradient *= (gradient.norm().reciprocal() * limit).clamp_max(1.0);
+            gradient *= ((gradient.norm() + 1e-6).reciprocal() * limit).clamp_max(1.0);
         }
-        let mut decayed = gradient.narrow(0, 0, self.decayed);
-        decayed += self.flat.narrow(0, 0, self.decayed) * rule.weight_decay;
+        let mut decayed = gradient.narrow(0, 0, self.flat.decayed);
+        decayed += values.narrow(0, 0, self.flat.decayed) * rule.weight_decay;
         self.velocity *= rate.momentum;
         self.velocity += &gradient;
         let mut step = if rule.nesterov {
@@ -90,26 +111,30 @@ impl Weights {
             self.velocity.copy()
         };
         step *= rate.learning_rate;
-        self.flat -= step;
+        *values -= step;
+        if let Some((sound, values, velocity)) = before {
+            self.flat.values.copy_(&self.flat.values.where_self(sound, &values));
+            self.velocity.copy_(&self.velocity.where_self(sound, &velocity));
+        }
     }
 
     /// Moves the average towards the weights, of which it keeps `decay` of itself.
     pub fn move_average(&mut self, decay: f64) {
         let _guard = tch::no_grad_guard();
         if decay == 0.0 {
-            self.average.copy_(&self.flat);
+            self.average.copy_(&self.flat.values);
         } else {
-            let _ = self.average.lerp_(&self.flat, 1.0 - decay);
+            let _ = self.average.lerp_(&self.flat.values, 1.0 - decay);
         }
     }
 
     /// Runs `action` while the network has the averaged weights.
     pub fn with_average<T>(&mut self, action: impl FnOnce() -> T) -> T {
         let _guard = tch::no_grad_guard();
-        let live = self.flat.copy();
-        self.flat.copy_(&self.average);
+        let live = self.flat.values.copy();
+        self.flat.values.copy_(&self.average);
         let result = action();
-        self.flat.copy_(&live);
+        self.flat.values.copy_(&live);
         result
     }
 }
@@ -124,7 +149,6 @@ fn undecayed(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     fn named(values: &[(&str, &[f32])]) -> Vec<(String, Tensor)> {
         let leaf = |v: &[f32]| Tensor::from_slice(v).set_requires_grad(true);
@@ -135,13 +159,11 @@ mod tests {
     fn the_network_sees_every_step() {
         let parameters = named(&[("batchnorm.weight", &[1.0]), ("conv.weight", &[2.0, 3.0])]);
         let mut weights = Weights::of(&parameters);
-        let loss = (&parameters[0].1 * 3.0).sum(Kind::Float)
-            + (&parameters[1].1).square().sum(Kind::Float);
-        let gradient = weights.gradient(&loss);
-        assert_eq!(Vec::<f32>::try_from(&gradient).unwrap(), [4.0, 6.0, 3.0]);
+        // Decayed parameters come first. d/dw of 3b + w²:
+        let gradient = Tensor::from_slice(&[4.0f32, 6.0, 3.0]);
         let rate = Rate { learning_rate: 0.1, momentum: 0.0 };
         let rule = Rule { weight_decay: 0.5, nesterov: false, clip: None };
-        weights.step(gradient, rate, rule);
+        weights.step(gradient, rate, rule, None);
         let of = |i: usize| Vec::<f32>::try_from(&parameters[i].1).unwrap();
         // Decay adds half of the weight to the convolution's gradient and nothing to batch norm's.
         assert_eq!(of(0), [0.7]);
@@ -158,7 +180,7 @@ mod tests {
         let rate = Rate { learning_rate: 0.1, momentum: 0.9 };
         let rule = Rule { weight_decay: 0.0, nesterov: true, clip: None };
         for expected in [0.81, 0.539, 0.1951] {
-            weights.step(Tensor::from_slice(&[1.0f32]), rate, rule);
+            weights.step(Tensor::from_slice(&[1.0f32]), rate, rule, None);
             assert!((parameters[0].1.double_value(&[0]) - expected).abs() < 1e-6);
         }
     }
@@ -169,8 +191,8 @@ mod tests {
         let rule = Rule { weight_decay: 0.0, nesterov: false, clip: Some(1.0) };
         for (gradient, expected) in [([3.0f32, 4.0], [-0.6f32, -0.8]), ([0.3, 0.4], [-0.3, -0.4])] {
             let mut weights = Weights::of(&named(&[("w", &[0.0, 0.0])]));
-            weights.step(Tensor::from_slice(&gradient), rate, rule);
-            let moved = Vec::<f32>::try_from(&weights.flat).unwrap();
+            weights.step(Tensor::from_slice(&gradient), rate, rule, None);
+            let moved = Vec::<f32>::try_from(&weights.flat.values).unwrap();
             assert!(moved.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{moved:?}");
         }
     }
@@ -183,12 +205,27 @@ mod tests {
             Tensor::from_slice(&[1.0f32, 1.0]),
             Rate { learning_rate: 1.0, momentum: 0.0 },
             Rule { weight_decay: 0.0, nesterov: false, clip: None },
+            None,
         );
         weights.move_average(0.75);
         let seen = weights.with_average(|| Vec::<f32>::try_from(&parameters[0].1).unwrap());
         assert_eq!(seen, [0.75, 4.75]);
         assert_eq!(Vec::<f32>::try_from(&parameters[0].1).unwrap(), [0.0, 4.0]);
         weights.move_average(0.0);
-        assert_eq!(weights.average, weights.flat);
+        assert_eq!(weights.average, weights.flat.values);
+    }
+
+    #[test]
+    fn an_unsound_step_changes_nothing() {
+        let rate = Rate { learning_rate: 0.1, momentum: 0.9 };
+        let rule = Rule { weight_decay: 0.1, nesterov: true, clip: None };
+        let mut weights = Weights::of(&named(&[("w", &[1.0, 5.0])]));
+        let all = |weights: &Weights| (weights.flat.values.copy(), weights.velocity.copy());
+        weights.step(Tensor::from_slice(&[1.0f32, 2.0]), rate, rule, Some(&Tensor::from(true)));
+        let before = all(&weights);
+        assert!(before.0.double_value(&[0]) < 1.0);
+        let broken = Tensor::from_slice(&[f32::NAN, 2.0]);
+        weights.step(broken, rate, rule, Some(&Tensor::from(false)));
+        assert_eq!(all(&weights), before);
     }
 }

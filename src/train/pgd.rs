@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     threat::{Norm, ThreatModel},
-    train::craft::{input_gradient, lengths},
+    train::craft::lengths,
 };
 
 /// The attack.
@@ -32,13 +32,14 @@ impl Pgd {
         (x + delta).clamp_(0.0, 1.0) - x
     }
 
-    /// Images near `x` that raise `loss` (images to `[]`), found from the perturbation `start`.
-    pub fn run(&self, x: &Tensor, start: &Tensor, loss: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
+    /// Images near `x` that raise what `slope` is the gradient of (images to the same shape), found
+    /// from the perturbation `start`.
+    pub fn run(&self, x: &Tensor, start: &Tensor, slope: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
         let _guard = tch::no_grad_guard();
         let epsilon = self.threat.epsilon.value();
         let mut delta = start.copy();
         for _ in 0..self.steps {
-            let gradient = input_gradient(&(x + &delta), loss);
+            let gradient = slope(&(x + &delta));
             delta = if self.threat.norm == Norm::L2 {
                 let direction = &gradient / lengths(&gradient).clamp_min(1e-6);
                 let moved = (x + delta + direction * self.step_size).clamp_(0.0, 1.0) - x;
@@ -68,7 +69,7 @@ pub fn margin(logits: &Tensor, labels: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Epsilon;
+    use crate::{train::craft::input_gradient, units::Epsilon};
     use tch::Device;
 
     #[test]
@@ -96,7 +97,8 @@ mod tests {
                 let threat = ThreatModel { norm, epsilon };
                 let attack = Pgd { threat, steps: 20, step_size: distance / 4.0 };
                 let start = attack.start(&x, &Tensor::full([1, 3, 1, 2], 0.3, options));
-                let found = attack.run(&x, &start, &|x| margin(&logits(x), &label));
+                let found =
+                    attack.run(&x, &start, &|x| input_gradient(x, &|x| margin(&logits(x), &label)));
                 let wrong = logits(&found).argmax(1, false).int64_value(&[0]) == 0;
                 assert_eq!(wrong, falls, "{norm} at {factor} of the distance");
             }

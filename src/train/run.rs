@@ -12,9 +12,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     checkpoint,
+    craft::SMALL,
     journal::{Journal, Line},
+    layout,
     loss::{self, Examples},
-    schedule,
+    schedule::{self, Pace},
     spec::{Augment, Loss, TrainSpec},
     trainer::{Best, Trainer},
     validate::{self, Scores},
@@ -58,10 +60,21 @@ pub struct TrainSummary {
     pub seconds: f64,
     /// Training images per second, attack included, validation not.
     pub images_per_second: f64,
+    /// Share of training proper, validation left out, that was neither passes of the network nor
+    /// the update; known on one CPU alone.
+    pub overhead: Option<f64>,
+}
+
+impl TrainSummary {
+    /// How far robust accuracy on held-out images fell from the best epoch to the last, in percent
+    /// points: robust overfitting (Rice et al. 2020). Nothing where it was not measured.
+    pub fn robust_overfitting(&self) -> Option<f64> {
+        Some(self.best?.robust?.percent() - self.last?.robust?.percent())
+    }
 }
 
 /// Trains a classifier by `spec` on `real` and the first `spec.generated` images of the parts of
-/// `generated`. `work` holds checkpoints and survives interruptions: called again with the same
+/// `generated`, on one device or on several that share the batch. `work` holds checkpoints and survives interruptions: called again with the same
 /// arguments, training goes on where it was. Checkpoints come every 120 seconds, or as often as the
 /// environment variable `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors`
 /// (averaged weights with the living batch-norm statistics), `log.jsonl` and an event file for
@@ -75,18 +88,20 @@ pub fn run(
     spec: &TrainSpec,
     real: &Dataset,
     generated: &[&Dataset],
-    device: Device,
+    devices: &[Device],
     work: &Path,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<TrainSummary> {
     spec.check()?;
     check_data(spec, real, generated)?;
+    check_devices(spec, devices)?;
     for folder in [work, out] {
         fs::create_dir_all(folder).at(folder)?;
     }
     let batches = Batches::new(real, generated, batch_spec(spec, real));
-    let mut trainer = Trainer::new(spec, batches.steps(), device)?;
+    let pace = Pace::of(real.len() as u64, batch_spec(spec, real).batch as u64);
+    let mut trainer = Trainer::new(spec, pace, devices)?;
     trainer.resume(&work.join("checkpoint.safetensors"), spec)?;
     let mut journal = Journal::open(&work.join("log.jsonl"), trainer.counters.log_length)?;
     let total = spec.epochs * batches.steps();
@@ -150,6 +165,22 @@ fn check_data(spec: &TrainSpec, real: &Dataset, generated: &[&Dataset]) -> Resul
     Ok(())
 }
 
+/// Batch statistics must not depend on how many devices there are.
+fn check_devices(spec: &TrainSpec, devices: &[Device]) -> Result<()> {
+    let images = if spec.consistency > 0.0 { 2 * spec.batch } else { spec.batch };
+    let parts = spec.virtual_batch.map_or(1, |size| images.div_ceil(size));
+    if (devices.len() as u64) <= parts && !devices.is_empty() {
+        return Ok(());
+    }
+    let (count, each) = (devices.len(), images / (devices.len() as u64).max(1));
+    Err(Error::input(format!(
+        "train.virtual_batch: {count} devices share a batch of {images} in {parts} parts; expected one \
+         part or more for each, such as train.virtual_batch={} (the images that share batch \
+         statistics, so that results do not depend on the number of devices)",
+        each.max(1)
+    )))
+}
+
 fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
     let norm = spec.threat.map(|threat| threat.norm);
     // CutMix repeats each image four times, consistency takes two views of each.
@@ -189,22 +220,25 @@ impl Session<'_> {
     fn train(&self, trainer: &mut Trainer, ahead: Ahead, journal: &mut Journal) -> Result<()> {
         let (begun, before) = (Instant::now(), trainer.counters.seconds);
         let mut saved = Instant::now();
+        // Where the device works ahead of us, asking for each step's numbers would wait for them.
+        let mut seen = vec![f64::NAN; 3];
         for batch in ahead {
             self.step(trainer, &batch);
             trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             let step = trainer.counters.step;
-            let ends_epoch = step.is_multiple_of(trainer.steps);
+            let ends_epoch = step.is_multiple_of(trainer.pace.steps);
             let stopping = self.progress.stopping() && step < self.total;
             // The end of an epoch alone is no reason: small epochs would do nothing but save.
             let saves = stopping || saved.elapsed() >= self.period || step == self.total;
             if trainer.device == Device::Cpu || step.is_multiple_of(LOOK) || ends_epoch || saves {
-                self.check(trainer)?;
+                self.check(trainer, saves)?;
+                seen = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
             }
             if ends_epoch {
                 self.end_epoch(trainer, journal)?;
                 trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             }
-            self.report(trainer);
+            self.report(trainer, &seen);
             if saves {
                 trainer.counters.log_length = journal.length;
                 trainer.save(&self.work.join("checkpoint.safetensors"), self.spec)?;
@@ -221,14 +255,12 @@ impl Session<'_> {
         let (spec, step) = (self.spec, trainer.counters.step);
         let examples = self.examples(trainer.device, batch);
         let momentum = if step == 0 { 1.0 } else { spec.batch_norm_momentum };
-        let outcome = loss::outcome(spec, &|x, mode| trainer.forward(x, mode), &examples, momentum);
-        trainer.note(&outcome, &examples);
-        trainer.update(&outcome.loss, schedule::rate(spec, trainer.steps, step), spec);
+        trainer.step(spec, &examples, schedule::rate(spec, trainer.pace, step), momentum);
     }
 
     fn examples(&self, device: Device, batch: &Batch) -> Examples {
         let _guard = tch::no_grad_guard();
-        let (mut x, y) = (batch.images(device), batch.targets(device));
+        let (mut x, mut y) = (batch.images(device), batch.targets(device));
         let classes = self.spec.network.classes;
         let mut target = loss::smoothed(self.spec, &y, &batch.generated(device), classes);
         if self.spec.cutmix {
@@ -236,8 +268,12 @@ impl Session<'_> {
             target = y.one_hot(classes).to_kind(Kind::Float);
             let mut stream = Stream::new(self.spec.seed, "cutmix", batch.step);
             (x, target) = super::cutmix::mix(&mut stream, &x, &target);
+            y = y.repeat([4i64]);
         }
-        let start = self.start(&x, batch.noise(device));
+        let mut start = self.start(&x, batch.noise(device));
+        if layout::channels_last(&self.spec.network.arch, device) {
+            (x, start) = (layout::to_channels_last(&x), layout::to_channels_last(&start));
+        }
         Examples { x, y, target, mixed: self.spec.cutmix, start }
     }
 
@@ -248,18 +284,20 @@ impl Session<'_> {
         };
         match (self.spec.loss, threat.norm) {
             (Loss::PgdAt, _) => loss::pgd(self.spec, threat).start(x, &noise),
-            (Loss::Mart, _) | (_, Norm::L2) => noise * 0.001,
+            (Loss::Mart, _) | (_, Norm::L2) => noise * SMALL,
             _ => noise * threat.epsilon.value(),
         }
     }
 
     fn end_epoch(&self, trainer: &mut Trainer, journal: &mut Journal) -> Result<()> {
-        let epoch = trainer.counters.step / trainer.steps;
+        let epoch = trainer.counters.step / trainer.pace.steps;
         let due = epoch.is_multiple_of(self.spec.validate_every) || epoch == self.spec.epochs;
         let begun = Instant::now();
         let validation = (due && self.spec.validation > 0).then(|| {
             let device = trainer.device;
-            trainer.averaged(|forward| validate::scores(self.spec, forward, self.real, device))
+            trainer.averaged(self.spec, |passes| {
+                validate::scores(self.spec, passes, self.real, device)
+            })
         });
         trainer.counters.validating += begun.elapsed().as_secs_f64();
         trainer.counters.last = validation.or(trainer.counters.last);
@@ -269,7 +307,7 @@ impl Session<'_> {
         if due && merit >= best {
             trainer.best = Some(Best { epoch, scores: validation, state: trainer.state() });
         }
-        let rate = schedule::rate(self.spec, trainer.steps, trainer.counters.step - 1);
+        let rate = schedule::rate(self.spec, trainer.pace, trainer.counters.step - 1);
         let [loss, clean, robust] = trainer.take_means();
         let percent = |share: f64| Some(100.0 * share).filter(|value| value.is_finite());
         journal.add(&Line {
@@ -287,32 +325,49 @@ impl Session<'_> {
         journal.draw(&self.work.join(EVENTS))
     }
 
-    fn report(&self, trainer: &Trainer) {
+    /// The line that people watch; `seen` are loss, clean and robust accuracy of a recent step.
+    fn report(&self, trainer: &Trainer, seen: &[f64]) {
         let step = trainer.counters.step;
-        let epoch = (step - 1) / trainer.steps + 1;
+        let epoch = (step - 1) / trainer.pace.steps + 1;
         let mut words = vec![format!("epoch {epoch}/{}", self.spec.epochs)];
-        // Elsewhere the numbers are still being computed, and asking would wait for them.
-        if trainer.device == Device::Cpu {
-            let latest = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
-            words.push(format!("loss {:.3}", latest[0]));
-            let shares = [("clean", latest[1]), ("robust", latest[2])].into_iter();
-            let seen = shares.filter(|(_, value)| value.is_finite());
-            words.extend(seen.map(|(name, value)| format!("{name} {:.0}%", 100.0 * value)));
-        }
+        let share = |value: f64| format!("{:.0}%", 100.0 * value);
+        let parts = [
+            ("loss", seen[0], format!("{:.3}", seen[0])),
+            ("clean", seen[1], share(seen[1])),
+            ("robust", seen[2], share(seen[2])),
+        ];
+        let known = parts.into_iter().filter(|(_, value, _)| value.is_finite());
+        words.extend(known.map(|(name, _, text)| format!("{name} {text}")));
         words.push(format!("{:.0} images/s", trainer.speed()));
         self.progress.at(step, words.join(", "));
     }
 
-    fn check(&self, trainer: &Trainer) -> Result<()> {
-        let Some(step) = trainer.broken_at() else { return Ok(()) };
+    /// Stops where numbers went wrong: `thoroughly` looks at every weight too, so that no
+    /// checkpoint is ever unsound.
+    fn check(&self, trainer: &Trainer, thoroughly: bool) -> Result<()> {
+        let (what, step) = match trainer.broken_at() {
+            Some(step) => ("the loss is not finite", step),
+            None if thoroughly && !trainer.sound() => {
+                ("a weight is not finite after the update", trainer.counters.step)
+            }
+            None => return Ok(()),
+        };
         let origins = self.batches.at(step - 1).origins;
         let some: Vec<_> = origins.iter().take(8).map(|origin| format!("{origin:?}")).collect();
+        let path = self.work.join("checkpoint.safetensors");
+        let checkpoint = match checkpoint::read(&path) {
+            Ok((_, words)) => {
+                let step = Trainer::step_of(&words).map(|step| format!(" (step {step})"));
+                let step = step.unwrap_or_default();
+                format!("The last checkpoint, {}{step}, is sound", path.display())
+            }
+            Err(_) => "There is no checkpoint yet".to_owned(),
+        };
         Err(Error::Numerics(format!(
-            "the loss is not finite at step {step} (epoch {}); its batch begins with {}. The last \
-             checkpoint in {} is sound. A lower learning_rate or `clip: 1.0` may help",
-            (step - 1) / trainer.steps + 1,
+            "{what} at step {step} (epoch {}); the batch begins with {}. {checkpoint}. A lower \
+             train.learning_rate or train.clip=1 may help",
+            (step - 1) / trainer.pace.steps + 1,
             some.join(", "),
-            self.work.display()
         )))
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::{
     progress::{Event, Silent},
-    train::{golden, toy},
+    threat::ThreatModel,
+    train::{golden, spec::Precision, toy},
+    units::Epsilon,
 };
 
 fn spec() -> TrainSpec {
@@ -38,7 +40,7 @@ fn train(spec: &TrainSpec, folder: &Path, progress: &dyn Progress) -> Result<Tra
     let (real, fake) = (toy::shapes(60, 0), toy::shapes(50, 1));
     let parts = [&fake];
     let parts: &[&Dataset] = if spec.generated > 0 { &parts } else { &[] };
-    run(spec, &real, parts, Device::Cpu, &folder.join("work"), &folder.join("out"), progress)
+    run(spec, &real, parts, &[Device::Cpu], &folder.join("work"), &folder.join("out"), progress)
 }
 
 #[test]
@@ -80,6 +82,51 @@ fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
     assert!(message.contains("checkpoint.safetensors: is the checkpoint of another recipe"));
 }
 
+/// Weights after training on so many CPUs, called devices, and the summary.
+fn trained_on(spec: &TrainSpec, devices: usize) -> (Vec<Tensor>, TrainSummary) {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, fake) = (toy::shapes(60, 0), toy::shapes(50, 1));
+    let (work, out) = (folder.path().join("work"), folder.path().join("out"));
+    let devices = vec![Device::Cpu; devices];
+    let summary = run(spec, &real, &[&fake], &devices, &work, &out, &Silent).unwrap();
+    let (tensors, _) = checkpoint::read(&out.join("last.safetensors")).unwrap();
+    (tensors.into_values().collect(), summary)
+}
+
+#[test]
+fn several_devices_train_what_one_trains() {
+    let base = TrainSpec {
+        virtual_batch: Some(5), // parts of 5, 5, 5 and 1
+        generated: 50,
+        generated_fraction: 0.5,
+        ..spec()
+    };
+    // A saturated L2 step turns no sign, so rounding stays rounding through all steps.
+    let l2 = ThreatModel { norm: Norm::L2, epsilon: Epsilon::new(1, 4) };
+    for spec in [
+        TrainSpec { threat: Some(l2), ..base.clone() },
+        TrainSpec { threat: Some(l2), loss: Loss::PgdAt, ..base.clone() },
+        TrainSpec { threat: Some(l2), consistency: 1.0, virtual_batch: Some(8), ..base.clone() },
+    ] {
+        let (one, summary) = trained_on(&spec, 1);
+        for devices in [2, 3] {
+            let (several, other) = trained_on(&spec, devices);
+            for (a, b) in one.iter().zip(&several) {
+                let (a, b) = (a.to_kind(Kind::Double), b.to_kind(Kind::Double));
+                let off = (&a - &b).norm().double_value(&[]) / a.norm().double_value(&[]).max(1e-3);
+                assert!(off < 1e-3, "{:?} on {devices}: {off}", spec.loss);
+            }
+            assert_eq!(summary.epochs, other.epochs);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let real = toy::shapes(60, 0);
+    let whole = TrainSpec { virtual_batch: None, generated: 0, generated_fraction: 0.0, ..base };
+    let two = [Device::Cpu; 2];
+    let error = run(&whole, &real, &[], &two, folder.path(), folder.path(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("train.virtual_batch=8"), "{error}");
+}
+
 #[test]
 fn every_objective_learns() {
     let base = TrainSpec { epochs: 5, average_warmup: 0.5, ..spec() };
@@ -93,7 +140,9 @@ fn every_objective_learns() {
         of(Loss::Score),
         TrainSpec { cutmix: true, ..base.clone() },
         TrainSpec { consistency: 1.0, ..base.clone() },
-        TrainSpec { virtual_batch: Some(8), ..base.clone() },
+        TrainSpec { virtual_batch: Some(8), checkpointing: true, ..base.clone() },
+        TrainSpec { precision: Precision::Bf16, ..base.clone() },
+        TrainSpec { precision: Precision::Fp16, ..base.clone() },
         TrainSpec { craft: super::super::spec::Craft::Adam, ..base.clone() },
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -120,7 +169,10 @@ fn a_loss_that_explodes_stops_and_names_the_step() {
     };
     let folder = tempfile::tempdir().unwrap();
     let error = train(&spec, folder.path(), &Silent).unwrap_err();
-    assert!(matches!(&error, Error::Numerics(text) if text.contains("at step ")), "{error}");
+    let Error::Numerics(text) = error else { panic!("{error}") };
+    for part in ["at step ", "begins with Real(", "There is no checkpoint yet"] {
+        assert!(text.contains(part), "{text}");
+    }
     assert!(!folder.path().join("work/checkpoint.safetensors").exists());
 }
 

@@ -13,15 +13,38 @@ pub struct Rate {
     pub momentum: f64,
 }
 
-/// Learning rate and momentum of step `step` (over all epochs) when an epoch has `steps`.
-pub fn rate(spec: &TrainSpec, steps: u64, step: u64) -> Rate {
+/// How many steps an epoch has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// In truth: ⌈N/batch⌉.
+    pub steps: u64,
+    /// As the paper's code counts for averaging and for [`Schedule::Cyclic`]: ⌊N/batch⌋ + 1, one
+    /// more than in truth where the batch divides N.
+    pub counted: u64,
+}
+
+impl Pace {
+    /// The pace of batches of `batch` out of `images`.
+    pub fn of(images: u64, batch: u64) -> Self {
+        Self { steps: images.div_ceil(batch), counted: images / batch + 1 }
+    }
+
+    /// Steps done after step `step` (from 0), as the paper's code counts them.
+    pub fn counted_after(self, step: u64) -> u64 {
+        step / self.steps * self.counted + step % self.steps + 1
+    }
+}
+
+/// Learning rate and momentum of step `step` (over all epochs).
+pub fn rate(spec: &TrainSpec, pace: Pace, step: u64) -> Rate {
+    let steps = pace.steps;
     let epoch = step / steps;
     let total = spec.epochs * steps;
     let peak = spec.learning_rate;
     let constant = |learning_rate| Rate { learning_rate, momentum: spec.momentum };
     match spec.schedule {
         Schedule::Cosinew => cosinew(spec, steps, step),
-        Schedule::Cyclic => one_cycle(peak, 0.25, total, step),
+        Schedule::Cyclic => one_cycle(peak, 0.25, spec.epochs * pace.counted, step),
         Schedule::Step => {
             let passed = [100, 105].into_iter().filter(|&milestone| epoch >= milestone).count();
             constant(peak * 0.1_f64.powi(passed as i32))
@@ -90,7 +113,8 @@ mod tests {
         let pairs: Vec<_> = values("lr").into_iter().zip(values("momentum")).collect();
         assert!(pairs.len() >= 100);
         for (index, (lr, momentum)) in pairs.into_iter().enumerate() {
-            let rate = rate(spec, steps, index as u64 * stride);
+            let pace = Pace { steps, counted: steps };
+            let rate = rate(spec, pace, index as u64 * stride);
             assert!((rate.learning_rate - lr).abs() < 1e-12, "{name} {index}: {rate:?} {lr}");
             assert!(
                 (rate.momentum - momentum).abs() < 1e-12,
@@ -115,9 +139,9 @@ mod tests {
         for epochs in [1, 2, 3, 10, 39, 40, 41] {
             for steps in [1, 2, 30] {
                 let spec = TrainSpec { epochs, ..golden::spec() };
-                let all: Vec<f64> = (0..epochs * steps)
-                    .map(|step| rate(&spec, steps, step).learning_rate)
-                    .collect();
+                let pace = Pace { steps, counted: steps };
+                let all: Vec<f64> =
+                    (0..epochs * steps).map(|step| rate(&spec, pace, step).learning_rate).collect();
                 let peak = all.iter().copied().fold(0.0, f64::max);
                 assert!(all.iter().all(|lr| lr.is_finite() && *lr > 0.0), "{epochs} {steps}");
                 assert!(peak > 0.9 * 0.2, "{epochs} {steps}: peak {peak}");
@@ -131,7 +155,9 @@ mod tests {
     fn the_other_schedules_are_what_they_say() {
         let spec =
             |schedule| TrainSpec { schedule, epochs: 110, warmup_epochs: 10, ..golden::spec() };
-        let at = |schedule, step| rate(&spec(schedule), 4, step).learning_rate;
+        let pace = Pace::of(31, 8);
+        assert_eq!((pace.steps, pace.counted), (4, 4));
+        let at = |schedule, step| rate(&spec(schedule), pace, step).learning_rate;
         assert_eq!(at(Schedule::Constant, 77), 0.2);
         assert_eq!(at(Schedule::Step, 399), 0.2);
         assert!((at(Schedule::Step, 400) - 0.02).abs() < 1e-12);
@@ -142,6 +168,9 @@ mod tests {
         assert_eq!(at(Schedule::Warmcosine, 39), 0.2);
         assert_eq!(at(Schedule::Warmcosine, 40), 0.2);
         assert!((at(Schedule::Warmcosine, 240) - 0.1).abs() < 1e-12);
-        assert_eq!(rate(&spec(Schedule::Constant), 4, 0).momentum, 0.9);
+        assert_eq!(rate(&spec(Schedule::Constant), pace, 0).momentum, 0.9);
+        // The official count runs ahead where the batch divides the images.
+        let even = Pace::of(32, 8);
+        assert_eq!((even.steps, even.counted, even.counted_after(4)), (4, 5, 6));
     }
 }

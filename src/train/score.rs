@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 use crate::{
     net::Mode,
     train::{
-        Forward,
         craft::Attack,
         loss::{Examples, Outcome},
+        passes::Passes,
         spec::{Tracked, TrainSpec},
         trades::reference,
     },
@@ -17,17 +17,19 @@ use crate::{
 pub fn outcome(
     spec: &TrainSpec,
     attack: &Attack,
-    forward: &Forward,
+    passes: &Passes,
     batch: &Examples,
     mode: Mode,
 ) -> Outcome {
-    let away = reference(forward, batch);
-    let adversarial = attack.run(&batch.x, &batch.start, &|x| {
-        (forward(x, Mode::Frozen).softmax(1, None) - &away).square().sum(Kind::Float)
-    });
     let clean_mode = if spec.tracked == Tracked::Both { mode } else { Mode::Frozen };
-    let clean = forward(&batch.x, clean_mode).softmax(1, None);
-    let robust = forward(&adversarial, mode).softmax(1, None);
+    let clean = passes.logits(&batch.x, clean_mode).softmax(1, None);
+    let away = reference(&clean, batch);
+    let adversarial = attack.run(&batch.x, &batch.start, &|x| {
+        passes.slope(x, Mode::Frozen, &|logits| {
+            (logits.softmax(1, None) - &away).square().sum(Kind::Float)
+        })
+    });
+    let robust = passes.logits(&adversarial, mode).softmax(1, None);
     let beyond = (distances(&robust, &clean) - spec.score_clip).relu();
     let loss = distances(&clean, &batch.target).mean(None) + beyond.mean(None) * spec.beta;
     // Probabilities order the classes as logits do.

@@ -73,6 +73,19 @@ pub enum Tracked {
     Adversarial,
 }
 
+/// In which kind of numbers networks compute. Weights, batch statistics and losses are 32 bits wide
+/// always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits: the paper's.
+    Fp32,
+    /// 16 bits with the range of 32.
+    Bf16,
+    /// 16 bits with a finer grain and a small range; losses are scaled as they need it.
+    Fp16,
+}
+
 /// Augmentation of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,6 +100,7 @@ pub enum Augment {
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // each stands for a line of a suite
 pub struct TrainSpec {
     /// Real images (all of the split that is used, validation included).
     pub data: Source,
@@ -110,6 +124,8 @@ pub struct TrainSpec {
     pub cutmix: bool,
     /// Weight of the consistency between two views of each image (TRADES); 0 for none.
     pub consistency: f64,
+    /// Temperature of the predictions that are to be consistent (the paper's 0.5).
+    pub consistency_temperature: f64,
     /// SCORE: robust distances below this do not count.
     pub score_clip: f64,
     /// PGD-AT: whether the clean images join the adversarial ones.
@@ -148,7 +164,12 @@ pub struct TrainSpec {
     /// Which forward passes move them.
     pub tracked: Tracked,
     /// Images that share batch statistics, as on one of several GPUs; `None` is the whole batch.
+    /// So many are in memory at once, and so many at least go to each of several devices.
     pub virtual_batch: Option<u64>,
+    /// In which kind of numbers the network computes.
+    pub precision: Precision,
+    /// Whether the way forward is computed twice to save memory.
+    pub checkpointing: bool,
     /// Augmentation.
     pub augment: Augment,
     /// How many of the first training images are held out to choose the best checkpoint.
@@ -163,7 +184,29 @@ pub struct TrainSpec {
     pub seed: u64,
 }
 
+/// Share of ε that L2 attacks other than TRADES' move in a step: the paper's 15/255 at 128/255.
+const L2_STEP: f64 = 15.0 / 128.0;
+
 impl TrainSpec {
+    /// Step size of the crafting attack under `threat`, in image units.
+    pub fn crafting_step(&self, threat: ThreatModel) -> f64 {
+        let epsilon = threat.epsilon.value();
+        match (self.loss, threat.norm) {
+            // The paper's code has it so, whatever step size it is told.
+            (Loss::Trades | Loss::Score, Norm::L2) => {
+                2.0 * epsilon / self.attack_steps.max(1) as f64
+            }
+            (_, Norm::L2) => self.attack_step_size.unwrap_or(epsilon * L2_STEP),
+            _ => self.attack_step_size.unwrap_or(epsilon / 4.0),
+        }
+    }
+
+    /// Step size of the validation attack under `threat`, in image units.
+    pub fn validation_step(&self, threat: ThreatModel) -> f64 {
+        let share = if threat.norm == Norm::L2 { L2_STEP } else { 0.25 };
+        self.validation_step_size.unwrap_or(threat.epsilon.value() * share)
+    }
+
     /// Refuses combinations of values that mean nothing, before anything runs.
     ///
     /// # Errors
@@ -217,7 +260,24 @@ impl TrainSpec {
                 self.consistency > 0.0 && (self.loss != Loss::Trades || self.cutmix),
                 "consistency: only trades without cutmix has it".into(),
             ),
-            (self.virtual_batch == Some(0), "virtual_batch: expected 1 or more".into()),
+            (
+                self.checkpointing && !self.network.arch.starts_with("wrn-"),
+                format!(
+                    "checkpointing: {} has no blocks to save; only wrn-DEPTH-WIDTH networks do",
+                    self.network.arch
+                ),
+            ),
+            (
+                self.schedule == Schedule::Warmcosine && self.warmup_epochs >= self.epochs,
+                format!(
+                    "warmup_epochs: {} leave none of the {} epochs to train in",
+                    self.warmup_epochs, self.epochs
+                ),
+            ),
+            (
+                self.virtual_batch.is_some_and(|size| size < 2),
+                "virtual_batch: batch statistics need 2 images or more".into(),
+            ),
         ];
         rules
             .into_iter()

@@ -1,23 +1,26 @@
 //! Everything that changes while training, and its way to disk and back.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::{
     average, checkpoint,
-    loss::{Examples, Outcome},
+    loss::Examples,
     optimiser::{Rule, Weights},
+    passes::Passes,
     run::{TrainSummary, export},
-    schedule::Rate,
+    scaling::Scaling,
+    schedule::{Pace, Rate},
     spec::TrainSpec,
+    team::{self, Member, Task},
     validate::Scores,
 };
 use crate::{
     digest::JobId,
     error::{Error, Result},
-    net::{Mode, Network},
+    net::Network,
 };
 
 /// The best epoch so far.
@@ -40,6 +43,8 @@ pub(super) struct Counters {
     pub(super) seconds: f64,
     /// Of these, seconds of validation.
     pub(super) validating: f64,
+    /// Of training proper, seconds in the network's passes and in the update.
+    pub(super) working: f64,
     /// Bytes of the log that are true.
     pub(super) log_length: u64,
     /// Steps since the epoch began that `sums` counts.
@@ -55,11 +60,12 @@ pub(super) struct Counters {
 pub(super) struct Trainer {
     network: Network,
     weights: Weights,
+    /// The network on further devices.
+    others: Vec<Member>,
     rule: Rule,
-    virtual_batch: Option<i64>,
+    scaling: Option<Scaling>,
     pub(super) device: Device,
-    /// Steps of an epoch.
-    pub(super) steps: u64,
+    pub(super) pace: Pace,
     pub(super) counters: Counters,
     pub(super) best: Option<Best>,
     /// Loss, clean and robust accuracy (shares): the last step's, and the epoch's sums. `[3]`.
@@ -70,21 +76,29 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    pub(super) fn new(spec: &TrainSpec, steps: u64, device: Device) -> Result<Self> {
+    /// A classifier on the first of `devices`, which the others help.
+    pub(super) fn new(spec: &TrainSpec, pace: Pace, devices: &[Device]) -> Result<Self> {
+        let device = devices[0];
         let network = Network::new(&spec.network, spec.seed, device)?;
         let weights = Weights::of(network.parameters());
+        let threads = (tch::get_num_threads() as usize / devices.len()).max(1);
+        if devices.len() > 1 {
+            crate::device::set_threads(threads);
+        }
+        let others = devices[1..].iter().map(|&device| Member::new(spec, device, threads));
         let zeros = || Tensor::zeros([3], (Kind::Double, device));
         Ok(Self {
             weights,
+            others: others.collect::<Result<_>>()?,
             rule: Rule {
                 weight_decay: spec.weight_decay,
                 nesterov: spec.nesterov,
                 clip: spec.clip,
             },
-            virtual_batch: spec.virtual_batch.map(|images| images as i64),
+            scaling: Scaling::of(spec.precision, device),
             network,
             device,
-            steps,
+            pace,
             counters: Counters::default(),
             best: None,
             latest: zeros(),
@@ -93,45 +107,45 @@ impl Trainer {
         })
     }
 
-    /// Logits of `x`. Virtual batches have their own statistics each, and the first one's alone
-    /// move the running ones, as with one of several GPUs.
-    pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let Some(size) = self.virtual_batch.filter(|_| mode != Mode::Eval) else {
-            return self.network.forward(x, mode);
-        };
-        let parts = x.split(size, 0);
-        let logits = parts.iter().enumerate().map(|(index, part)| {
-            self.network.forward(part, if index == 0 { mode } else { Mode::Frozen })
-        });
-        Tensor::cat(&logits.collect::<Vec<_>>(), 0)
-    }
-
-    /// Keeps what the log and the progress line say of a step, without waiting for the device.
-    pub(super) fn note(&mut self, outcome: &Outcome, batch: &Examples) {
+    /// One step of training on `batch`, without waiting for the device: passes, update, average.
+    pub(super) fn step(&mut self, spec: &TrainSpec, batch: &Examples, rate: Rate, momentum: f64) {
+        let views = if spec.consistency > 0.0 { 2 } else { 1 };
+        let parts = team::spread(batch.parts(spec.virtual_batch, views), 1 + self.others.len());
+        let task = Task { spec, momentum, whole: batch.len() };
+        let first = (&self.network, &self.weights.flat);
+        let scale = self.scaling.as_ref().map(|scaling| &scaling.scale);
+        let share = team::work(first, &mut self.others, parts, task, scale);
+        let begun = Instant::now();
         let _guard = tch::no_grad_guard();
-        let accuracy = |logits: &Option<Tensor>| match logits {
-            Some(logits) => {
-                logits.argmax(1, false).eq_tensor(&batch.y).to_kind(Kind::Double).mean(None)
+        self.note(&share.seen, batch.len());
+        let (gradient, sound) = match &mut self.scaling {
+            Some(scaling) => {
+                let (gradient, sound) = scaling.undo(&share.gradient);
+                (gradient, Some(sound))
             }
-            None => Tensor::from(f64::NAN).to_device(self.device),
+            None => (share.gradient, None),
         };
-        let loss = outcome.loss.detach().to_kind(Kind::Double);
-        let step = self.counters.step as i64 + 1;
-        let now = Tensor::from(step).to_device(self.device);
-        self.broken = self.broken.where_self(&loss.isfinite(), &self.broken.minimum(&now));
-        self.latest =
-            Tensor::stack(&[loss, accuracy(&outcome.clean), accuracy(&outcome.robust)], 0);
-        self.sums += &self.latest;
-        self.counters.summed += 1;
-        self.counters.images += batch.x.size()[0] as u64;
+        self.weights.step(gradient, rate, self.rule, sound.as_ref());
+        self.weights.move_average(average::decay(spec, self.pace, self.counters.step));
+        self.counters.step += 1;
+        self.counters.working += (share.spent + begun.elapsed()).as_secs_f64();
     }
 
-    /// One step of the optimiser and the average.
-    pub(super) fn update(&mut self, loss: &Tensor, rate: Rate, spec: &TrainSpec) {
-        let gradient = self.weights.gradient(loss);
-        self.weights.step(gradient, rate, self.rule);
-        self.counters.step += 1;
-        self.weights.move_average(average::decay(spec, self.steps, self.counters.step));
+    /// Keeps what the log and the progress line say of a step.
+    fn note(&mut self, seen: &Tensor, images: i64) {
+        let now = Tensor::from(self.counters.step as i64 + 1).to_device(self.device);
+        let sound = seen.select(0, 0).isfinite();
+        self.broken = self.broken.where_self(&sound, &self.broken.minimum(&now));
+        self.sums += seen;
+        self.latest = seen.shallow_clone(); // alias: made for this step alone
+        self.counters.summed += 1;
+        self.counters.images += images as u64;
+    }
+
+    /// Whether every weight is a number. Waits for the device.
+    pub(super) fn sound(&self) -> bool {
+        let _guard = tch::no_grad_guard();
+        self.weights.flat.values.isfinite().all().int64_value(&[]) == 1
     }
 
     /// The first step, counted from 1, whose loss was not finite. Waits for the device.
@@ -141,9 +155,9 @@ impl Trainer {
     }
 
     /// Runs `action` with the network under its averaged weights.
-    pub(super) fn averaged<T>(&mut self, action: impl FnOnce(&super::Forward) -> T) -> T {
+    pub(super) fn averaged<T>(&mut self, spec: &TrainSpec, action: impl FnOnce(&Passes) -> T) -> T {
         let Self { network, weights, .. } = self;
-        weights.with_average(|| action(&|x, mode| network.forward(x, mode)))
+        weights.with_average(|| action(&Passes::exact(network, spec)))
     }
 
     /// Means of loss, clean and robust accuracy since the last call.
@@ -167,7 +181,13 @@ impl Trainer {
                 copy
             })
         };
-        self.weights.named_average().into_iter().chain(buffers).map(copied).collect()
+        self.weights
+            .flat
+            .named(&self.weights.average)
+            .into_iter()
+            .chain(buffers)
+            .map(copied)
+            .collect()
     }
 
     /// Images per second of training proper.
@@ -176,15 +196,28 @@ impl Trainer {
         counters.images as f64 / (counters.seconds - counters.validating).max(1e-9)
     }
 
+    /// Share of training proper that is neither passes of the network nor update, where the host's
+    /// clock sees it: on a CPU.
+    fn overhead(&self) -> Option<f64> {
+        let counters = &self.counters;
+        let proper = counters.seconds - counters.validating;
+        let alone = self.device == Device::Cpu && self.others.is_empty() && proper > 0.0;
+        alone.then(|| (1.0 - counters.working / proper).max(0.0))
+    }
+
     /// Writes everything that is needed to go on.
     pub(super) fn save(&mut self, path: &Path, spec: &TrainSpec) -> Result<()> {
         let weights = &self.weights;
         let mut tensors = vec![
-            ("weights".to_owned(), weights.flat.shallow_clone()),
+            ("weights".to_owned(), weights.flat.values.shallow_clone()),
             ("velocity".to_owned(), weights.velocity.shallow_clone()),
             ("average".to_owned(), weights.average.shallow_clone()),
             ("sums".to_owned(), self.sums.shallow_clone()),
         ];
+        if let Some(scaling) = &self.scaling {
+            tensors.push(("scale".to_owned(), scaling.scale.shallow_clone()));
+            tensors.push(("calm".to_owned(), scaling.calm.shallow_clone()));
+        }
         let named = |prefix: &str, named: &[(String, Tensor)]| -> Vec<_> {
             named.iter().map(|(name, t)| (format!("{prefix}.{name}"), t.shallow_clone())).collect()
         };
@@ -213,10 +246,14 @@ impl Trainer {
         self.counters = counters
             .ok_or_else(|| Error::in_file(path, "lacks its counters; delete it to begin anew"))?;
         let _guard = tch::no_grad_guard();
-        copy(path, &tensors, "weights", &mut self.weights.flat)?;
+        copy(path, &tensors, "weights", &mut self.weights.flat.values)?;
         copy(path, &tensors, "velocity", &mut self.weights.velocity)?;
         copy(path, &tensors, "average", &mut self.weights.average)?;
         copy(path, &tensors, "sums", &mut self.sums)?;
+        if let Some(scaling) = &mut self.scaling {
+            copy(path, &tensors, "scale", &mut scaling.scale)?;
+            copy(path, &tensors, "calm", &mut scaling.calm)?;
+        }
         for (name, buffer) in self.network.buffers() {
             // The same storage as the network's.
             copy(path, &tensors, &format!("buffer.{name}"), &mut buffer.shallow_clone())?;
@@ -236,6 +273,12 @@ impl Trainer {
         Ok(())
     }
 
+    /// The step of a checkpoint with these words.
+    pub(super) fn step_of(words: &BTreeMap<String, String>) -> Option<u64> {
+        let counters: Counters = serde_json::from_str(words.get("counters")?).ok()?;
+        Some(counters.step)
+    }
+
     /// Writes `best.safetensors` and `last.safetensors` into `out`.
     pub(super) fn export(&self, spec: &TrainSpec, out: &Path) -> Result<()> {
         if let Some(best) = &self.best {
@@ -252,6 +295,7 @@ impl Trainer {
             last: self.counters.last,
             seconds: self.counters.seconds,
             images_per_second: self.speed(),
+            overhead: self.overhead(),
         }
     }
 }

@@ -6,9 +6,8 @@ use crate::{
     data::Dataset,
     net::Mode,
     rng::Stream,
-    threat::Norm,
     train::{
-        Forward,
+        passes::Passes,
         pgd::{Pgd, margin},
         spec::{Loss, TrainSpec},
     },
@@ -31,9 +30,9 @@ impl Scores {
     }
 }
 
-/// Scores of `forward` on the first `spec.validation` images of `real`. The attack's noise is a
+/// Scores of `passes` on the first `spec.validation` images of `real`. The attack's noise is a
 /// function of the image, the same every time.
-pub fn scores(spec: &TrainSpec, forward: &Forward, real: &Dataset, device: Device) -> Scores {
+pub fn scores(spec: &TrainSpec, passes: &Passes, real: &Dataset, device: Device) -> Scores {
     let _guard = tch::no_grad_guard();
     let attack = attack(spec);
     let zero = Tally { correct: 0, total: 0 };
@@ -41,12 +40,13 @@ pub fn scores(spec: &TrainSpec, forward: &Forward, real: &Dataset, device: Devic
     let indices: Vec<usize> = (0..spec.validation as usize).collect();
     for chunk in indices.chunks(spec.batch.min(512) as usize) {
         let (x, y) = (real.images(chunk, device), real.targets(chunk, device));
-        count(&mut scores.clean, &forward(&x, Mode::Eval), &y);
+        count(&mut scores.clean, &passes.seen(&x, Mode::Eval), &y);
         if let (Some(attack), Some(robust)) = (attack, &mut scores.robust) {
             let noise = noise(spec.seed, chunk, &x);
-            let found =
-                attack.run(&x, &attack.start(&x, &noise), &|x| margin(&forward(x, Mode::Eval), &y));
-            count(robust, &forward(&found, Mode::Eval), &y);
+            let found = attack.run(&x, &attack.start(&x, &noise), &|x| {
+                passes.slope(x, Mode::Eval, &|logits| margin(logits, &y))
+            });
+            count(robust, &passes.seen(&found, Mode::Eval), &y);
         }
     }
     scores
@@ -55,9 +55,7 @@ pub fn scores(spec: &TrainSpec, forward: &Forward, real: &Dataset, device: Devic
 /// The validation attack: nothing where the training was not adversarial.
 fn attack(spec: &TrainSpec) -> Option<Pgd> {
     let threat = spec.threat.filter(|_| spec.loss != Loss::Standard)?;
-    let epsilon = threat.epsilon.value();
-    let share = if threat.norm == Norm::L2 { 15.0 / 128.0 } else { 0.25 };
-    let step_size = spec.validation_step_size.unwrap_or(epsilon * share);
+    let step_size = spec.validation_step(threat);
     Some(Pgd { threat, steps: spec.validation_steps, step_size })
 }
 
