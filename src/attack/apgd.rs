@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 
 use super::{
     Break, Kind as Attack,
-    geometry::{self, flat, l1_correction, norm, normalize, per_row, support},
+    apgd_step::{direction, starting_point},
+    geometry::{flat, norm, replace_rows, support},
     loss::Loss,
     trial::{Slope, Trial, flags, positions},
 };
@@ -41,8 +42,8 @@ pub(crate) fn attack(trial: &mut Trial) -> Result<()> {
 }
 
 /// One radius and its iterations.
-struct Stage {
-    epsilon: f64,
+pub(super) struct Stage {
+    pub(super) epsilon: f64,
     steps: u64,
     /// Only breaks of the last stage count.
     last: bool,
@@ -59,13 +60,11 @@ fn staged(trial: &mut Trial, rows: Vec<usize>, loss: Loss, restart: u64) -> Resu
     ];
     let x = trial.images(&rows);
     let noise = trial.noise.normal(&rows, &x.size(), x.device());
-    let bounds = trial.spec.bounds;
-    let mut start = &x + noise;
-    start = &start + l1_correction(&x, &(&start - &x), 3.0 * epsilon, bounds);
+    let mut start = trial.start_in_l1_ball(&(&x + noise), &x, 3.0 * epsilon);
     let (mut rows, mut loss, mut done) = (rows, Some(loss), 0);
     for stage in &stages {
         let x = trial.images(&rows);
-        start = &start + l1_correction(&x, &(&start - &x), stage.epsilon, bounds);
+        start = trial.start_in_l1_ball(&start, &x, stage.epsilon);
         let begun = (restart, done);
         let objective = loss.take().expect("each stage hands it on");
         let mut ascent = Ascent::begin(trial, rows, objective, begun, stage, Some(&start))?;
@@ -80,38 +79,41 @@ fn staged(trial: &mut Trial, rows: Vec<usize>, loss: Loss, restart: u64) -> Resu
 }
 
 /// The state of one run; tensors hold one row for each of `rows`.
-struct Ascent {
+pub(super) struct Ascent {
     rows: Vec<usize>,
     loss: Loss,
     restart: u64,
     /// Iterations of earlier stages.
     done: u64,
-    x: Tensor,
-    low: Tensor,
-    high: Tensor,
-    at: Tensor,
-    previous: Tensor,
+    pub(super) x: Tensor,
+    labels: Tensor,
+    /// L-infinity: the ball's intersection with the box.
+    pub(super) low: Tensor,
+    pub(super) high: Tensor,
+    pub(super) at: Tensor,
+    pub(super) previous: Tensor,
     best: Tensor,
-    gradient: Tensor,
+    /// L-infinity: its signs.
+    pub(super) gradient: Tensor,
     best_gradient: Tensor,
     best_loss: Tensor,
     /// Reference mode: the latest misclassified image, whether there is one, and when it was.
     latest: Tensor,
     fooled: Tensor,
     when: Tensor,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 /// What decides the step size; vectors `[n]`.
-struct Pace {
-    step: Tensor,
+pub(super) struct Pace {
+    pub(super) step: Tensor,
     /// How often the loss rose since the last checkpoint.
     rises: Tensor,
     last_loss: Tensor,
     checkpoint_loss: Tensor,
     halved: Tensor,
     /// L1: share of coordinates moved, and the support at the last checkpoint.
-    density: Tensor,
+    pub(super) density: Tensor,
     sparsity: Tensor,
 }
 
@@ -131,6 +133,8 @@ impl Ascent {
             let still = norm(&gradient, Norm::L1).eq(0.0).sum(Kind::Int64).int64_value(&[]);
             trial.zero_gradients += still as u64;
         }
+        let gradient = direction(gradient, trial.spec.norm);
+        let labels = trial.labels(&rows);
         let features = flat(&x).size()[1] as f64;
         let unit = if trial.spec.norm == Norm::L1 { 1.0 } else { 2.0 };
         let (density, sparsity) = match start {
@@ -149,11 +153,12 @@ impl Ascent {
             density,
             sparsity,
         };
-        let bounds = trial.spec.bounds;
-        let fooled = logits.argmax(1, false).ne_tensor(&trial.labels(&rows));
+        let (bounds, linf) = (trial.spec.bounds, trial.spec.norm == Norm::Linf);
+        let fooled = logits.argmax(1, false).ne_tensor(&labels);
         let mut ascent = Self {
-            low: (&x - stage.epsilon).clamp_min(bounds.low),
-            high: (&x + stage.epsilon).clamp_max(bounds.high),
+            low: if linf { (&x - stage.epsilon).clamp_min_(bounds.low) } else { Tensor::new() },
+            high: if linf { (&x + stage.epsilon).clamp_max_(bounds.high) } else { Tensor::new() },
+            labels,
             previous: at.copy(),
             best: at.copy(),
             best_gradient: gradient.copy(),
@@ -189,11 +194,10 @@ impl Ascent {
             if self.rows.is_empty() {
                 return Ok(());
             }
-            let next = self.step(trial, stage, iteration);
-            self.previous = std::mem::replace(&mut self.at, next);
+            self.step(trial, stage, iteration);
             let Slope { logits, loss, gradient } = trial.slope(&self.rows, &self.at, &self.loss)?;
-            self.gradient = gradient;
-            let fooled = logits.argmax(1, false).ne_tensor(&trial.labels(&self.rows));
+            self.gradient = direction(gradient, trial.spec.norm);
+            let fooled = logits.argmax(1, false).ne_tensor(&self.labels);
             self.improve(&loss);
             since += 1;
             let checkpoint = since == window;
@@ -213,51 +217,11 @@ impl Ascent {
         Ok(())
     }
 
-    /// The next point.
-    fn step(&self, trial: &Trial, stage: &Stage, iteration: u64) -> Tensor {
-        let (bounds, step) = (trial.spec.bounds, per_row(&self.pace.step));
-        let inertia = if iteration == 0 { 1.0 } else { 0.75 };
-        let ahead = |target: &Tensor| {
-            let momentum = (&self.at - &self.previous) * (1.0 - inertia);
-            &self.at + (target - &self.at) * inertia + momentum
-        };
-        match trial.spec.norm {
-            Norm::Linf => {
-                let boxed = |v: Tensor| v.clamp_tensor(Some(&self.low), Some(&self.high));
-                boxed(ahead(&boxed(&self.at + step * self.gradient.sign())))
-            }
-            Norm::L2 => {
-                let pull = |v: &Tensor| geometry::into_l2_ball(v, &self.x, stage.epsilon, bounds);
-                pull(&ahead(&pull(&(&self.at + step * normalize(&self.gradient, Norm::L2)))))
-            }
-            Norm::L1 => {
-                let direction = self.sparse_signs();
-                let moved =
-                    &self.at + step * &direction / (per_row(&norm(&direction, Norm::L1)) + 1e-10);
-                let delta = moved - &self.x;
-                let correction = l1_correction(&self.x, &delta, stage.epsilon, bounds);
-                &self.x + delta + correction
-            }
-        }
-    }
-
-    /// Signs of the largest gradient entries of each row, the others zero.
-    fn sparse_signs(&self) -> Tensor {
-        let magnitude = self.gradient.abs();
-        let (sorted, _) = flat(&magnitude).sort(-1, false);
-        let features = sorted.size()[1] as f64;
-        let index = ((-&self.pace.density + 1.0) * features).clamp(0.0, features - 1.0);
-        let index = index.to_kind(Kind::Int64).unsqueeze(1);
-        let threshold = per_row(&sorted.gather(1, &index, false));
-        (&self.gradient * magnitude.ge_tensor(&threshold).to_kind(Kind::Float)).sign()
-    }
-
     /// Keeps point and gradient where the loss rose above the best so far.
     fn improve(&mut self, loss: &Tensor) {
         let better = loss.gt_tensor(&self.best_loss);
-        let mask = per_row(&better);
-        self.best = self.at.where_self(&mask, &self.best);
-        self.best_gradient = self.gradient.where_self(&mask, &self.best_gradient);
+        replace_rows(&mut self.best, &better, &self.at);
+        replace_rows(&mut self.best_gradient, &better, &self.gradient);
         self.best_loss = loss.where_self(&better, &self.best_loss);
         let pace = &mut self.pace;
         pace.rises = &pace.rises + loss.gt_tensor(&pace.last_loss).to_kind(Kind::Float);
@@ -296,9 +260,8 @@ impl Ascent {
 
     /// `previous` stays: the published momentum spans the jump.
     fn back_to_best(&mut self, rows: &Tensor) {
-        let mask = per_row(rows);
-        self.at = self.best.where_self(&mask, &self.at);
-        self.gradient = self.best_gradient.where_self(&mask, &self.gradient);
+        replace_rows(&mut self.at, rows, &self.best);
+        replace_rows(&mut self.gradient, rows, &self.best_gradient);
     }
 
     /// Takes note of who is misclassified now. Strict mode: who fell for good.
@@ -317,7 +280,7 @@ impl Ascent {
             return self.verify(trial, &candidate, iteration);
         }
         // The latest misclassified image wins, not the one of highest loss.
-        self.latest = self.at.where_self(&per_row(fooled), &self.latest);
+        replace_rows(&mut self.latest, fooled, &self.at);
         self.when = self.when.full_like(iteration as i64).where_self(fooled, &self.when);
         self.fooled = self.fooled.logical_or(fooled);
         Ok(Vec::new())
@@ -348,6 +311,7 @@ impl Ascent {
         let pace = &mut self.pace;
         for tensor in [
             &mut self.x,
+            &mut self.labels,
             &mut self.low,
             &mut self.high,
             &mut self.at,
@@ -366,7 +330,9 @@ impl Ascent {
             &mut pace.density,
             &mut pace.sparsity,
         ] {
-            *tensor = tensor.index_select(0, &index);
+            if tensor.dim() > 0 && tensor.size()[0] > 0 {
+                *tensor = tensor.index_select(0, &index);
+            }
         }
     }
 
@@ -391,37 +357,4 @@ impl Ascent {
             trial.record(self.rows[i], &self.latest.get(i as i64), how);
         }
     }
-}
-
-/// A random point of the ball, or `start`; inside the box.
-fn starting_point(
-    trial: &mut Trial,
-    rows: &[usize],
-    x: &Tensor,
-    stage: &Stage,
-    start: Option<&Tensor>,
-) -> Tensor {
-    let bounds = trial.spec.bounds;
-    let (shape, device) = (x.size(), x.device());
-    let at = match (start, trial.spec.norm) {
-        (Some(start), _) => {
-            if !trial.strict() {
-                // Drawn and thrown away by the published code: the stream must move on.
-                let _ = trial.noise.normal(rows, &shape, device);
-            }
-            start.copy()
-        }
-        (None, Norm::Linf) => {
-            x + normalize(&trial.noise.uniform(rows, &shape, device), Norm::Linf) * stage.epsilon
-        }
-        (None, Norm::L2) => {
-            x + normalize(&trial.noise.normal(rows, &shape, device), Norm::L2) * stage.epsilon
-        }
-        (None, Norm::L1) => {
-            let noise = trial.noise.normal(rows, &shape, device);
-            let correction = l1_correction(x, &noise, stage.epsilon, bounds);
-            x + noise + correction
-        }
-    };
-    at.clamp(bounds.low, bounds.high)
 }

@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 
 use super::{
     Break,
-    geometry::{flat, norm, normalize, per_row},
+    geometry::{flat, norm, normalize, per_row, replace_rows, row_sum},
     hyperplane::{self, Hyperplane},
-    hyperplane_linear,
+    hyperplane_linear::Planes,
     loss::pick,
     trial::{Trial, flags, positions, wrong},
 };
@@ -48,6 +48,8 @@ struct Walk {
     labels: Tensor,
     /// `None`: the nearest class is found anew at each step.
     targets: Option<Tensor>,
+    /// For a target, the difference of logits as weights: +1 at the target, -1 at the label.
+    contrast: Tensor,
     at: Tensor,
     /// Reference mode: the closest adversarial image so far, its norm and when it was.
     closest: Tensor,
@@ -61,9 +63,16 @@ impl Walk {
         let count = rows.len() as i64;
         let options = (Kind::Float, x.device());
         let at = if restart == 0 { x.copy() } else { random_start(trial, &rows, &x) };
+        let labels = trial.labels(&rows);
+        let contrast = targets.as_ref().map_or_else(Tensor::new, |targets| {
+            Tensor::zeros([count, trial.classes()], options)
+                .scatter_value(1, &targets.unsqueeze(1), 1.0)
+                .scatter_value(1, &labels.unsqueeze(1), -1.0)
+        });
         Self {
-            labels: trial.labels(&rows),
-            closest: x.copy(),
+            labels,
+            contrast,
+            closest: if trial.strict() { Tensor::new() } else { x.copy() },
             distance: Tensor::full([count], 1e10, options),
             when: Tensor::zeros([count], (Kind::Int64, x.device())),
             rows,
@@ -77,23 +86,36 @@ impl Walk {
     fn go(&mut self, trial: &mut Trial) -> Result<()> {
         // A pass that already holds the graph at `at`, when the last step left `at` unmoved.
         let mut known: Option<(Tensor, Tensor)> = None;
+        // Whether that is likely: nobody was misclassified a step ago.
+        let mut calm = false;
         for iteration in 1..=trial.spec.steps {
             let (leaf, logits) = match known.take() {
                 Some(pass) => pass,
                 None => trial.traced(&self.rows, &self.at)?,
             };
-            let plane = self.boundary(trial, &leaf, &logits);
-            self.step(trial, &plane);
-            let pass = trial.traced(&self.rows, &self.at)?;
-            let mask = pass.1.detach().argmax(1, false).ne_tensor(&self.labels);
-            let adversarial = flags(&mask);
-            if !adversarial.contains(&true) {
+            let (difference, gradient) = self.boundary(trial, &leaf, &logits);
+            drop((leaf, logits));
+            if trial.strict() {
+                self.step(trial, &difference, &gradient);
+            } else {
+                self.published_step(trial, &difference, &gradient);
+            }
+            let mask = if calm {
+                let pass = trial.traced(&self.rows, &self.at)?;
+                let mask = pass.1.detach().argmax(1, false).ne_tensor(&self.labels);
                 known = Some(pass);
+                mask
+            } else {
+                trial.logits(&self.rows, &self.at)?.argmax(1, false).ne_tensor(&self.labels)
+            };
+            let adversarial = flags(&mask);
+            calm = !adversarial.contains(&true);
+            if calm {
                 continue;
             }
+            known = None;
             let fell = self.note(trial, &mask, &adversarial, iteration)?;
-            let back = &self.x + (&self.at - &self.x) * BETA;
-            self.at = back.where_self(&per_row(&mask), &self.at);
+            self.back(trial, &mask);
             self.leave(&fell);
             if self.rows.is_empty() {
                 return Ok(());
@@ -102,22 +124,18 @@ impl Walk {
         Ok(())
     }
 
-    /// The linearised boundary to the target, or to the nearest class.
-    fn boundary(&self, trial: &mut Trial, leaf: &Tensor, logits: &Tensor) -> Hyperplane {
-        let (difference, gradient) = match &self.targets {
-            Some(targets) => {
-                let (value, sum) = tch::with_grad(|| {
-                    let value = -(pick(logits, &self.labels) - pick(logits, targets));
-                    let sum = value.sum(Kind::Float);
-                    (value.detach(), sum)
-                });
-                (value, trial.pull(&self.rows, &sum, leaf, false))
-            }
-            None => self.nearest(trial, leaf, logits),
-        };
-        let offset = -difference
-            + flat(&(&gradient * &self.at)).sum_dim_intlist([-1].as_slice(), false, None);
-        Hyperplane { normal: flat(&gradient), offset }
+    /// Difference of logits `[n]` and its gradient `[n,c,h,w]` to the target, or to the class whose
+    /// linearised boundary is nearest.
+    fn boundary(&self, trial: &mut Trial, leaf: &Tensor, logits: &Tensor) -> (Tensor, Tensor) {
+        if self.targets.is_none() {
+            return self.nearest(trial, leaf, logits);
+        }
+        let (value, sum) = tch::with_grad(|| {
+            let value = (logits * &self.contrast).sum_dim_intlist([1].as_slice(), false, None);
+            let sum = value.sum(Kind::Float);
+            (value.detach(), sum)
+        });
+        (value, trial.pull(&self.rows, &sum, leaf, false))
     }
 
     /// Difference of logits and its gradient for the class whose linearised boundary is nearest.
@@ -152,15 +170,38 @@ impl Walk {
     }
 
     /// Between the projections of the current point and of the original image.
-    fn step(&mut self, trial: &Trial, plane: &Hyperplane) {
+    fn step(&mut self, trial: &Trial, difference: &Tensor, gradient: &Tensor) {
+        let (at, x, normal) = (flat(&self.at), flat(&self.x), flat(gradient)); // [n,d]
+        let bounds = trial.spec.bounds;
+        let planes = Planes::new(&normal, trial.spec.norm, bounds);
+        // The plane is the logits' linearisation, so `at` exceeds it by their difference itself.
+        let excess = difference.unsqueeze(1);
+        let mut apart = &at - &x;
+        apart *= &normal;
+        let (mut near, a1) = planes.toward(&at, &excess);
+        let (mut far, a2) = planes.toward(&x, &(excess - row_sum(&apart)));
+        let (a1, a2) = (a1.clamp_min(1e-8), a2.clamp_min(1e-8));
+        let alpha = (&a1 / (&a1 + a2)).clamp(0.0, ALPHA_MAX);
+        near *= -ETA;
+        near += &at;
+        far *= -ETA;
+        far += &x;
+        let _ = near.lerp_tensor_(&far, &alpha);
+        self.at = near.clamp_(bounds.low, bounds.high).view_as(&self.at);
+    }
+
+    /// The same with the published arithmetic, to the last bit.
+    fn published_step(&mut self, trial: &Trial, difference: &Tensor, gradient: &Tensor) {
+        let offset = -difference
+            + flat(&(gradient * &self.at)).sum_dim_intlist([-1].as_slice(), false, None);
+        let normal = flat(gradient);
         let count = self.rows.len() as i64;
         let both = Tensor::cat(&[flat(&self.at), flat(&self.x)], 0); // [2n,d]
         let twice = Hyperplane {
-            normal: Tensor::cat(&[&plane.normal, &plane.normal], 0),
-            offset: Tensor::cat(&[&plane.offset, &plane.offset], 0),
+            normal: Tensor::cat(&[&normal, &normal], 0),
+            offset: Tensor::cat(&[&offset, &offset], 0),
         };
-        let project = if trial.strict() { hyperplane_linear::project } else { hyperplane::project };
-        let moves = project(&both, &twice, trial.spec.norm, trial.spec.bounds);
+        let moves = hyperplane::project(&both, &twice, trial.spec.norm, trial.spec.bounds);
         let lengths = per_row(&norm(&moves, trial.spec.norm).clamp_min(1e-8));
         let (a1, a2) = (lengths.narrow(0, 0, count), lengths.narrow(0, count, count));
         let d1 = moves.narrow(0, 0, count).view_as(&self.at);
@@ -169,6 +210,18 @@ impl Walk {
         let bounds = trial.spec.bounds;
         self.at = ((&self.at + d1 * ETA) * (-&alpha + 1.0) + (&self.x + d2 * ETA) * alpha)
             .clamp(bounds.low, bounds.high);
+    }
+
+    /// Moves the misclassified back towards their original images.
+    fn back(&mut self, trial: &Trial, mask: &Tensor) {
+        if trial.strict() {
+            // A weight of exactly 1 leaves a row as it is.
+            let weight = mask.to_kind(Kind::Float) * (BETA - 1.0) + 1.0;
+            self.at = self.x.lerp_tensor(&self.at, &per_row(&weight));
+        } else {
+            let back = &self.x + (&self.at - &self.x) * BETA;
+            replace_rows(&mut self.at, mask, &back);
+        }
     }
 
     /// Takes note of who is misclassified now. Strict mode: who fell, being close enough.
@@ -191,7 +244,7 @@ impl Walk {
             return trial.claim(&self.rows, &candidate, &self.at, &how);
         }
         let closer = mask.logical_and(&distance.lt_tensor(&self.distance));
-        self.closest = self.at.where_self(&per_row(&closer), &self.closest);
+        replace_rows(&mut self.closest, &closer, &self.at);
         self.distance = distance.where_self(&closer, &self.distance);
         self.when = self.when.full_like(iteration as i64).where_self(&closer, &self.when);
         Ok(Vec::new())
@@ -209,12 +262,15 @@ impl Walk {
         for tensor in [
             &mut self.x,
             &mut self.labels,
+            &mut self.contrast,
             &mut self.at,
             &mut self.closest,
             &mut self.distance,
             &mut self.when,
         ] {
-            *tensor = tensor.index_select(0, &index);
+            if tensor.dim() > 0 && tensor.size()[0] > 0 {
+                *tensor = tensor.index_select(0, &index);
+            }
         }
     }
 

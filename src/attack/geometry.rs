@@ -1,7 +1,7 @@
 //! Norms and projections of perturbations, row by row. Operation order follows AutoAttack, because
 //! reference mode must agree with it to the last bit.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Bounds;
 use crate::threat::Norm;
@@ -14,6 +14,23 @@ pub(crate) fn flat(x: &Tensor) -> Tensor {
 /// One number for each row, `[b]`, shaped to multiply images `[b,c,h,w]`.
 pub(crate) fn per_row(values: &Tensor) -> Tensor {
     values.view([-1, 1, 1, 1])
+}
+
+/// The sum of each row of `v` `[n,d]`, as `[n,1]`.
+pub(crate) fn row_sum(v: &Tensor) -> Tensor {
+    v.sum_dim_intlist([1].as_slice(), true, None)
+}
+
+/// Overwrites the rows of `kept` where `mask` `[n]` holds by those of `from`. `kept` is the
+/// caller's own.
+pub(crate) fn replace_rows(kept: &mut Tensor, mask: &Tensor, from: &Tensor) {
+    if kept.device() == Device::Cpu {
+        // Whole rows are copied several times faster than pixels are chosen one by one.
+        let rows = mask.nonzero().squeeze_dim(1);
+        let _ = kept.index_copy_(0, &rows, &from.index_select(0, &rows));
+    } else {
+        *kept = from.where_self(&per_row(mask), kept); // no wait for the device
+    }
 }
 
 /// The norm of each row of `delta` `[b,...]`, as `[b]`.
@@ -37,11 +54,13 @@ pub(crate) fn support(delta: &Tensor) -> Tensor {
 }
 
 /// `x + d` with `d = moved - x` pulled back to length `epsilon` in L2, then into the box.
-pub fn into_l2_ball(moved: &Tensor, x: &Tensor, epsilon: f64, bounds: Bounds) -> Tensor {
-    let delta = moved - x;
-    let length = norm(&delta, Norm::L2);
-    let direction = delta / (per_row(&length) + 1e-12);
-    (x + direction * per_row(&length.clamp_max(epsilon))).clamp(bounds.low, bounds.high)
+pub fn into_l2_ball(mut moved: Tensor, x: &Tensor, epsilon: f64, bounds: Bounds) -> Tensor {
+    moved -= x;
+    let length = norm(&moved, Norm::L2);
+    moved /= per_row(&length) + 1e-12;
+    moved *= per_row(&length.clamp_max(epsilon));
+    moved += x;
+    moved.clamp_(bounds.low, bounds.high)
 }
 
 /// What to add to `delta` so that `x + delta` lies in the box and `delta` in the L1 ball of radius
@@ -124,8 +143,7 @@ pub fn admissible(candidate: &Tensor, x: &Tensor, spec: (Norm, f64), bounds: Bou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
-    use tch::Device;
+    use crate::{attack::oracle, rng::Stream};
 
     fn normals(name: &str, scale: f64) -> Tensor {
         let values = Stream::new(0, name, 0).normals(8 * 3 * 6 * 5);
@@ -138,29 +156,6 @@ mod tests {
         Tensor::from_slice(&values).view([8, 3, 6, 5])
     }
 
-    /// Shrinkage `max(λ, excess)` by bisection in float64.
-    fn oracle(x: &[f64], y: &[f64], epsilon: f64) -> Vec<f64> {
-        let shrunk = |lambda: f64| -> Vec<f64> {
-            x.iter()
-                .zip(y)
-                .map(|(x, y)| {
-                    let room = if *y > 0.0 { 1.0 - x } else { *x };
-                    y.signum() * (y.abs() - lambda).max(0.0).min(room)
-                })
-                .collect()
-        };
-        let size = |d: &[f64]| d.iter().map(|v| v.abs()).sum::<f64>();
-        let (mut low, mut high) = (0.0, 100.0);
-        if size(&shrunk(0.0)) <= epsilon {
-            return shrunk(0.0);
-        }
-        for _ in 0..200 {
-            let middle = f64::midpoint(low, high);
-            if size(&shrunk(middle)) > epsilon { low = middle } else { high = middle }
-        }
-        shrunk(high)
-    }
-
     #[test]
     fn l1_projection_agrees_with_a_float64_oracle() {
         let x = images();
@@ -171,7 +166,7 @@ mod tests {
                 let get = |t: &Tensor| -> Vec<f64> {
                     Vec::try_from(t.get(row).flatten(0, -1).to_kind(Kind::Double)).unwrap()
                 };
-                let wanted = oracle(&get(&x), &get(&delta), epsilon);
+                let wanted = oracle::l1_ball(&get(&x), &get(&delta), epsilon, Bounds::UNIT);
                 let worst = get(&projected)
                     .iter()
                     .zip(&wanted)

@@ -5,10 +5,12 @@
 //! arithmetic is one.
 
 pub mod apgd;
+mod apgd_step;
 pub mod fab;
 pub mod geometry;
 pub mod hyperplane;
 pub mod hyperplane_linear;
+pub mod l1_linear;
 pub mod loss;
 pub mod noise;
 pub mod pgd;
@@ -18,6 +20,8 @@ pub mod trial;
 
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::{
     Break,
-    geometry::{self, l1_correction, norm, normalize, per_row},
+    geometry::{self, norm, normalize, per_row},
     loss::Loss,
     trial::{Slope, Trial, flags, positions},
 };
@@ -83,11 +83,7 @@ fn inside(trial: &Trial, moved: &Tensor, x: &Tensor) -> Tensor {
         Norm::Linf => moved
             .clamp_tensor(Some(&(x - epsilon)), Some(&(x + epsilon)))
             .clamp(bounds.low, bounds.high),
-        Norm::L2 => geometry::into_l2_ball(moved, x, epsilon, bounds),
-        Norm::L1 => {
-            let delta = moved - x;
-            let correction = l1_correction(x, &delta, epsilon, bounds);
-            x + delta + correction
-        }
+        Norm::L2 => geometry::into_l2_ball(moved.copy(), x, epsilon, bounds),
+        Norm::L1 => trial.into_l1_ball(moved, x, epsilon),
     }
 }

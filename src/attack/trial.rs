@@ -94,6 +94,11 @@ impl<'a> Trial<'a> {
         self.batch.labels.index_select(0, &positions(rows, self.device()))
     }
 
+    /// How many classes the logits have.
+    pub(crate) fn classes(&self) -> i64 {
+        self.clean.size()[1]
+    }
+
     /// How many target classes there are to try.
     pub(crate) fn targets(&self) -> u64 {
         self.spec.targets.min(self.model.classes().max(1) as u64 - 1)
