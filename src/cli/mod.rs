@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod convert;
+pub mod data;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
@@ -42,6 +43,7 @@ enum Command {
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
+    Data(data::Args),
     Doctor(doctor::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
@@ -77,6 +79,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+/// Smaller sets are soon in memory whole, whichever way they are read.
+const READ_AHEAD: usize = 64 << 20;
 /// Compressed arrays up to this size are unpacked into memory.
 const IN_MEMORY: u64 = 256 << 20;
 
@@ -168,7 +170,11 @@ fn part(path: &Path) -> Result<Part> {
         let shape = label.shape();
         return Err(Error::in_file(path, format!("`label` is {shape:?}, expected [{count}]")));
     }
-    Ok(((height, width), image.data().clone(), label))
+    let pixels = image.data().clone();
+    if pixels.len() > READ_AHEAD {
+        pixels.expect_random();
+    }
+    Ok(((height, width), pixels, label))
 }
 
 /// The array called `name`: mapped if it is stored, in memory if it is deflated and small, else

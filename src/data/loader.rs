@@ -157,6 +157,13 @@ impl<'a> Batches<'a> {
             origins,
             noise: Vec::new(),
         };
+        // All reads of a batch wait for the disk together instead of one after the other.
+        for &origin in &batch.origins {
+            let (set, index) = self.find(origin);
+            if set.pixels.is_vast() {
+                set.pixels.will_need(index * bytes, bytes);
+            }
+        }
         let mut image = vec![0; bytes];
         let places = batch.pixels.chunks_exact_mut(bytes).zip(&batch.origins);
         for (position, (place, &origin)) in places.enumerate() {
@@ -403,7 +410,8 @@ mod tests {
     fn any_number_of_threads_and_any_start_give_the_same_batches() {
         let (real, fake) = (numbered(50, 5), numbered(40, 5));
         let parts = [&fake];
-        let augmentation = Augmentation { pad: 1, mirror: true, rotate: 15.0 };
+        let augmentation =
+            Augmentation { pad: 1, mirror: true, rotate: 15.0, ..Augmentation::NONE };
         let batches = Batches::new(&real, &parts, BatchSpec { augmentation, ..spec() });
         let one = all(&batches, 0..12, 1);
         assert_eq!(one, all(&batches, 0..12, 3));

@@ -4,13 +4,17 @@
 pub mod augment;
 pub mod batch;
 pub mod cache;
+pub mod catalog;
 pub mod cifar;
+pub mod fetch;
 pub mod find;
 pub mod folder;
 pub mod generated;
 pub mod loader;
 pub mod locate;
 pub mod picture;
+pub mod pillow;
+pub mod policy;
 pub mod shifted;
 pub mod spec;
 pub mod svhn;
@@ -105,6 +109,34 @@ impl Pixels {
         }
     }
 
+    /// Asks the system to begin reading `length` bytes from `start`, as far as they lie in one part.
+    pub fn will_need(&self, start: usize, length: usize) {
+        if length == 0 {
+            return;
+        }
+        match self {
+            Self::Owned(_) => {}
+            Self::Mapped(bytes) => bytes.will_need(start, length),
+            Self::Parts(parts) => {
+                let part = parts.starts.partition_point(|&at| at <= start) - 1;
+                let (inner, window) = (start - parts.starts[part], &parts.windows[part]);
+                window.will_need(inner, length.min(window.len().saturating_sub(inner)));
+            }
+        }
+    }
+
+    /// Whether reading single images may have to wait for a disk each time.
+    pub fn is_vast(&self) -> bool {
+        const VAST: usize = 1 << 30;
+        match self {
+            Self::Owned(_) => false,
+            Self::Mapped(bytes) => bytes.len() > VAST,
+            Self::Parts(parts) => {
+                parts.windows.iter().map(|window| window.len()).sum::<usize>() > VAST
+            }
+        }
+    }
+
     /// The runs of bytes, in order.
     pub fn runs(&self) -> Vec<&[u8]> {
         match self {
@@ -114,6 +146,9 @@ impl Pixels {
         }
     }
 }
+
+/// Images that are asked for together where a whole set is read.
+const BLOCK: usize = 1024;
 
 impl Dataset {
     /// How many images there are.
@@ -173,6 +208,11 @@ impl Dataset {
         hasher.update(&(self.classes.len() as u64).to_le_bytes());
         let mut chw = vec![0; self.image_bytes()];
         for (index, label) in self.labels.iter().enumerate() {
+            // Whoever expects single images must be told of a read from first to last.
+            if index % BLOCK == 0 {
+                let images = BLOCK.min(self.len().saturating_sub(index + BLOCK));
+                self.pixels.will_need((index + BLOCK) * chw.len(), images * chw.len());
+            }
             self.copy_chw(index, &mut chw);
             hasher.update(&chw);
             hasher.update(&label.to_le_bytes());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     data::{Dataset, Layout, Pixels},
     error::{Error, Result},
-    formats::{array::Array, array::Dtype, bytes::Bytes, in_file, npy},
+    formats::{array::Array, array::Dtype, in_file, npy, shelf::Shelf},
 };
 
 /// The classes of CIFAR-10, whose names these files do not carry.
@@ -65,21 +65,33 @@ pub fn spec(name: &str) -> Result<Option<Spec>> {
     }
 }
 
-/// The first of `folders` that has the files, itself or in the archive's own folder.
+/// The first of `folders` that has the files, itself or in the archive's own folder; else the
+/// archive.
 pub fn locate(spec: &Spec, folders: &[PathBuf]) -> Option<PathBuf> {
-    folders
+    let unpacked = folders
         .iter()
         .flat_map(|folder| [folder.join(spec.folder), folder.clone()])
-        .find(|folder| folder.join(&spec.images).is_file())
+        .find(|folder| folder.join(&spec.images).is_file());
+    let archive = || {
+        let mut paths = folders.iter().map(|folder| folder.join(format!("{}.tar", spec.folder)));
+        paths.find(|path| path.is_file())
+    };
+    unpacked.or_else(archive)
 }
 
-/// Reads the images from `folder`, mapped.
+/// Reads the images from the folder or archive at `place`, mapped.
 ///
 /// # Errors
 /// If a file is missing or bad, or the labels do not fit.
-pub fn read(name: &str, spec: &Spec, folder: &Path) -> Result<Dataset> {
-    let (image_path, label_path) = (folder.join(&spec.images), folder.join(spec.labels));
-    let images = array(&image_path)?;
+pub fn read(name: &str, spec: &Spec, place: &Path) -> Result<Dataset> {
+    let shelf = Shelf::open(place)?;
+    let inside = format!("{}/{}", spec.folder, spec.images);
+    let top = if shelf.holds(&inside) { format!("{}/", spec.folder) } else { String::new() };
+    let (image_path, label_path) = (
+        shelf.place(&format!("{top}{}", spec.images)),
+        shelf.place(&format!("{top}{}", spec.labels)),
+    );
+    let images = array(&shelf, &format!("{top}{}", spec.images))?;
     let (&[all, height, width, 3], Dtype::U8) = (images.shape(), images.dtype()) else {
         let (dtype, shape) = (images.dtype().name(), images.shape());
         return Err(Error::in_file(
@@ -87,7 +99,7 @@ pub fn read(name: &str, spec: &Spec, folder: &Path) -> Result<Dataset> {
             format!("is {dtype} {shape:?}, expected uint8 [n, height, width, 3]"),
         ));
     };
-    let labels = in_file(&label_path, array(&label_path)?.to_i64())?;
+    let labels = in_file(&label_path, array(&shelf, &format!("{top}{}", spec.labels))?.to_i64())?;
     // CIFAR-10-C repeats the labels for every severity; some copies have them once.
     let count = if spec.severity.is_some() { all / 5 } else { all };
     let skip = spec.severity.map_or(0, |severity| (severity - 1) * count);
@@ -113,9 +125,9 @@ pub fn read(name: &str, spec: &Spec, folder: &Path) -> Result<Dataset> {
     Ok(Dataset { name, classes, size: (height, width), layout: Layout::Hwc, pixels, labels })
 }
 
-fn array(path: &Path) -> Result<Array> {
-    let bytes = Bytes::map(path)?;
-    in_file(path, npy::parse(&bytes))
+fn array(shelf: &Shelf, name: &str) -> Result<Array> {
+    let bytes = shelf.read(name)?;
+    in_file(&shelf.place(name), npy::parse(&bytes))
 }
 
 #[cfg(test)]

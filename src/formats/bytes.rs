@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, fs::File, ops::Deref, path::Path, sync::Arc};
 
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use crate::error::{AtPath, Error, Result};
 
@@ -64,6 +64,22 @@ impl Bytes {
             let _ = unsafe {
                 map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.start, self.length)
             }; // it is only advice
+        }
+    }
+
+    /// Tells the system that single places will be read in no order: it then reads no more than
+    /// these from the disk. Nothing happens for bytes in memory.
+    pub fn expect_random(&self) {
+        if let Source::Map(map) = &*self.source {
+            // Advice that is refused changes speed alone.
+            let _ = map.advise_range(Advice::Random, self.start, self.length);
+        }
+    }
+
+    /// Asks the system to begin reading `length` bytes from `start` while we do other things.
+    pub fn will_need(&self, start: usize, length: usize) {
+        if let Source::Map(map) = &*self.source {
+            let _ = map.advise_range(Advice::WillNeed, self.start + start, length);
         }
     }
 

@@ -63,7 +63,7 @@ impl Shelf {
         } else if bytes.starts_with(b"\xfd7zXZ\0") {
             untar(liblzma::read::XzDecoder::new_multi_decoder(&bytes[..]), most)?
         } else if bytes.get(257..262) == Some(b"ustar") {
-            untar(&bytes[..], most)?
+            untar_mapped(&bytes)?
         } else {
             return Err(Error::input(format!(
                 "is no archive of a known kind (zip, tar, tar.gz, tar.xz){}",
@@ -214,28 +214,55 @@ fn walk(root: &Path, under: &str, above: &mut Vec<PathBuf>, out: &mut Vec<String
     Ok(())
 }
 
-/// All files of a tar archive.
+fn broken(at: &str, error: &std::io::Error) -> Error {
+    Error::input(format!("tar archive: {at}: {error}; is the file cut short?"))
+}
+
+/// The files of a tar archive that is not compressed: windows of it.
+fn untar_mapped(bytes: &Bytes) -> Result<BTreeMap<String, Bytes>> {
+    let mut archive = tar::Archive::new(std::io::Cursor::new(&bytes[..]));
+    let (mut files, mut last) = (BTreeMap::new(), "the beginning".to_owned());
+    for entry in archive.entries_with_seek().map_err(|error| broken(&last, &error))? {
+        let entry = entry.map_err(|error| broken(&format!("after {last}"), &error))?;
+        let Some(name) = member(&entry, &mut last)? else { continue };
+        let (start, size) = (entry.raw_file_position(), entry.size());
+        let Some(window) = bytes.window(start as usize, size as usize) else {
+            return Err(Error::input(format!(
+                "tar archive: {last} is cut short: it has {size} bytes from byte {start} on, the \
+                 file ends at {}",
+                bytes.len()
+            )));
+        };
+        files.insert(name, window);
+    }
+    Ok(files)
+}
+
+/// The name of an entry if it is a file; `last` then says which it is. Folders have none.
+fn member<R: Read>(entry: &tar::Entry<'_, R>, last: &mut String) -> Result<Option<String>> {
+    let path = entry.path().map_err(|error| broken(last, &error))?.into_owned();
+    let name = member_name(&path)?;
+    *last = format!("member `{}`", path.display());
+    let kind = entry.header().entry_type();
+    if kind.is_dir() || kind.is_pax_global_extensions() {
+        return Ok(None);
+    }
+    if !kind.is_file() && !kind.is_contiguous() {
+        return Err(Error::input(format!(
+            "tar archive: {last} is a link or a device, not a file; refused"
+        )));
+    }
+    Ok(Some(name))
+}
+
+/// All files of a compressed tar archive, in memory.
 fn untar(stream: impl Read, most: u64) -> Result<BTreeMap<String, Bytes>> {
-    let broken = |at: &str, error: std::io::Error| {
-        Error::input(format!("tar archive: {at}: {error}; is the file cut short?"))
-    };
     // One byte beyond shows that there is more.
     let mut archive = tar::Archive::new(stream.take(most + 1));
     let (mut files, mut total, mut last) = (BTreeMap::new(), 0u64, "the beginning".to_owned());
-    for entry in archive.entries().map_err(|error| broken(&last, error))? {
-        let mut entry = entry.map_err(|error| broken(&format!("after {last}"), error))?;
-        let path = entry.path().map_err(|error| broken(&last, error))?.into_owned();
-        let name = member_name(&path)?;
-        last = format!("member `{}`", path.display());
-        let kind = entry.header().entry_type();
-        if kind.is_dir() || kind.is_pax_global_extensions() {
-            continue;
-        }
-        if !kind.is_file() && !kind.is_contiguous() && !kind.is_gnu_sparse() {
-            return Err(Error::input(format!(
-                "tar archive: {last} is a link or a device, not a file; refused"
-            )));
-        }
+    for entry in archive.entries().map_err(|error| broken(&last, &error))? {
+        let mut entry = entry.map_err(|error| broken(&format!("after {last}"), &error))?;
+        let Some(name) = member(&entry, &mut last)? else { continue };
         total = total.saturating_add(entry.size());
         if total > most {
             return Err(Error::input(format!(
@@ -243,7 +270,7 @@ fn untar(stream: impl Read, most: u64) -> Result<BTreeMap<String, Bytes>> {
             )));
         }
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(|error| broken(&last, error))?;
+        entry.read_to_end(&mut bytes).map_err(|error| broken(&last, &error))?;
         if bytes.len() as u64 != entry.size() {
             return Err(Error::input(format!(
                 "tar archive: {last} is cut short: {} of {} bytes",
@@ -255,7 +282,7 @@ fn untar(stream: impl Read, most: u64) -> Result<BTreeMap<String, Bytes>> {
     }
     // The checksum of a compressed stream stands at its very end.
     std::io::copy(&mut archive.into_inner(), &mut std::io::sink())
-        .map_err(|error| broken(&format!("after {last}"), error))?;
+        .map_err(|error| broken(&format!("after {last}"), &error))?;
     Ok(files)
 }
 

@@ -3,7 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    data::{find, spec::Source},
+    data::{
+        cache::{Cache, Stamp},
+        find,
+        spec::Source,
+    },
+    digest::hash_file,
     error::Result,
     plan::{Survey, Surveyor},
 };
@@ -30,4 +35,20 @@ impl Surveyor for Files {
             resolution: facts.resolution,
         })
     }
+
+    /// Large files (generated sets) are hashed once, not with every plan.
+    fn hash(&self, path: &Path) -> Result<String> {
+        let Some(cache) = Cache::usual() else { return hash_file(path) };
+        let stamp = Stamp::of("blake3", &[path.to_owned()])?;
+        if let Some(hash) = cache.noted(&stamp, HASH) {
+            return Ok(hash);
+        }
+        let hash = hash_file(path)?;
+        // Without the note the next plan only takes longer.
+        let _ = cache.note(&stamp, HASH, &hash);
+        Ok(hash)
+    }
 }
+
+/// How the notes of hashes end.
+const HASH: &str = "blake3.json";

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     data::{
         Dataset,
-        augment::Augmentation,
+        augment::{Augmentation, Policy},
         loader::{Ahead, Batch, BatchSpec, Batches, Noise},
     },
     error::{AtPath, Error, Result},
@@ -190,10 +190,7 @@ fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
         fraction: spec.generated_fraction,
         generated: spec.generated as usize,
         held_out: spec.validation as usize,
-        augmentation: match spec.augment {
-            Augment::None => Augmentation::NONE,
-            Augment::Base => Augmentation::base(&spec.data.name, real.size.0.min(real.size.1)),
-        },
+        augmentation: augmentation(spec, real),
         noise: match (spec.loss, norm) {
             (Loss::Standard, _) => Noise::Off,
             (Loss::Mart, _) | (Loss::Trades | Loss::Score, Some(Norm::L2)) => Noise::Normal,
@@ -203,6 +200,18 @@ fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
         repeats: repeats as usize,
         seed: spec.seed,
     }
+}
+
+fn augmentation(spec: &TrainSpec, real: &Dataset) -> Augmentation {
+    let policy = match spec.augment {
+        Augment::None => return Augmentation::NONE,
+        Augment::Base => Policy::None,
+        Augment::Cutout => Policy::Cutout,
+        Augment::AutoAugment => Policy::AutoAugment,
+        Augment::RandAugment => Policy::RandAugment,
+        Augment::Idbh => Policy::Idbh,
+    };
+    Augmentation::with_policy(&spec.data.name, real.size.0.min(real.size.1), policy)
 }
 
 /// What stays the same while training.

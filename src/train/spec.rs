@@ -95,6 +95,14 @@ pub enum Augment {
     /// The data set's own: crop with padding 4 and mirror (CIFAR, TinyImageNet), a rotation besides
     /// (CIFAR-100), none (SVHN).
     Base,
+    /// That, then Cutout.
+    Cutout,
+    /// That, then AutoAugment's policy for CIFAR-10 and Cutout.
+    AutoAugment,
+    /// RandAugment (2 operations of magnitude 14), then that.
+    RandAugment,
+    /// The mirror, then IDBH's `cifar10-weak`.
+    Idbh,
 }
 
 /// A training run.

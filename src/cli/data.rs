@@ -1,0 +1,363 @@
+//! `gauntlet data`: what image sets are here, whether they are whole, how they look, and fetching
+//! them.
+
+use std::{
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cli::bar::Bar,
+    data::{
+        Dataset,
+        catalog::{self, ENTRIES, Entry},
+        fetch::{self, Patience},
+        find, locate,
+        spec::Split,
+    },
+    error::{AtPath, Error, Result},
+    formats::{
+        shelf::{Shelf, is_archive},
+        write_atomically,
+    },
+};
+
+/// Lists, checks, shows and fetches image sets.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gauntlet data list --data-dir ~/data       what is there, whole or short, known checksums
+  gauntlet data verify cifar10               MD5 sums of the files against the published ones
+  gauntlet data show cifar10-jpeg.tar.xz     contact-sheet.png and the images of each class
+  gauntlet data fetch cifar10 svhn           download from the official addresses
+  gauntlet data fetch cifar10 --from http://mirror.example/cifar/
+
+Sets: cifar10, cifar100, cifar100-coarse, svhn, svhn-extra, tiny-imagenet, cifar10.1,
+cifar10-c/NAME/SEVERITY, cifar100-c/NAME/SEVERITY, synthetic, or the path of a folder of class
+folders (JPEG, PNG), of an archive of one (.zip, .tar, .tar.gz, .tar.xz), or of an .npz file.
+
+Sets that take long to decode are kept decoded in GAUNTLET_CACHE (~/.cache/gauntlet).")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Says what is there, whole or short, and the known checksums.
+    List(Where),
+    /// Reads the sets and compares checksums with the published ones.
+    Verify {
+        /// Only these sets.
+        sets: Vec<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Writes a contact sheet and counts the images of each class.
+    Show {
+        /// The set.
+        set: String,
+        /// Which half.
+        #[arg(long, value_enum, default_value = "train")]
+        split: Half,
+        /// The picture.
+        #[arg(long, default_value = "contact-sheet.png", value_name = "PNG")]
+        out: PathBuf,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Downloads sets from their official addresses; interrupted downloads go on where they were.
+    Fetch {
+        /// The sets.
+        #[arg(required = true)]
+        sets: Vec<String>,
+        /// Another address: of the file, or of the folder (ending in /) that holds the set's files.
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Where {
+    /// Folder with the image sets; else GAUNTLET_DATA, else ./data.
+    #[arg(long, visible_alias = "data", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Half {
+    Train,
+    Test,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever is wrong with arguments, files or the network. `verify` fails if anything differs.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::List(place) => list(&roots(place)),
+        Command::Verify { sets, place } => verify(sets, &roots(place)),
+        Command::Show { set, split, out, place } => {
+            let split = match split {
+                Half::Train => Split::Train,
+                Half::Test => Split::Test,
+            };
+            show(set, split, out, &roots(place))
+        }
+        Command::Fetch { sets, from, place } => fetch_sets(sets, from.as_deref(), &roots(place)),
+    }
+}
+
+fn roots(place: &Where) -> Vec<PathBuf> {
+    find::roots(place.data_dir.as_deref())
+}
+
+const HALVES: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "test")];
+
+fn list(roots: &[PathBuf]) -> Result<()> {
+    for root in roots {
+        // A folder that is not there must not look like an empty one.
+        fs::metadata(root).at(root)?;
+    }
+    let mut absent = Vec::new();
+    for entry in &ENTRIES {
+        let lines = found(entry, roots);
+        if lines.is_empty() {
+            absent.push(entry.name);
+            continue;
+        }
+        println!("{}", entry.name);
+        lines.iter().for_each(|line| println!("  {line}"));
+        for remote in entry.remotes {
+            println!("  md5 {}  {}", remote.md5.unwrap_or("(none published)"), remote.file);
+        }
+    }
+    let others = others(roots);
+    if !others.is_empty() {
+        println!("by path");
+        others.iter().for_each(|name| println!("  {name}"));
+    }
+    println!("not here: {}", absent.join(", "));
+    println!("(`gauntlet data fetch SET` downloads, `gauntlet data verify` compares checksums)");
+    Ok(())
+}
+
+/// One line for each half of a set that is here.
+fn found(entry: &Entry, roots: &[PathBuf]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for ((split, half), whole) in HALVES.into_iter().zip(entry.images) {
+        let Ok(found) = locate::locate(entry.name, split, roots) else { continue };
+        let place = format!("{} ({})", found.path.display(), found.form.words());
+        lines.push(match find::load(entry.name, split, 0, roots) {
+            Ok(set) => {
+                let count = set.len() as u64;
+                let state = match count {
+                    _ if count < whole => "short",
+                    _ if count > whole => "more than published",
+                    _ => "complete",
+                };
+                format!("{half:<5} {count} of {whole} images, {state}: {place}")
+            }
+            Err(error) => format!("{half:<5} cannot be read: {error}"),
+        });
+    }
+    lines
+}
+
+/// Archives, `.npz` files and image folders that belong to no known set.
+fn others(roots: &[PathBuf]) -> Vec<String> {
+    let mut names = Vec::new();
+    for root in roots {
+        for path in children(root) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let known = ENTRIES.iter().any(|e| e.remotes.iter().any(|r| r.file == name));
+            let npz = |path: &Path| path.extension().is_some_and(|ending| ending == "npz");
+            if path.is_file() && !known && (is_archive(&path) || npz(&path)) {
+                names.push(name);
+            } else if path.join("train").is_dir() && !path.join("wnids.txt").exists() {
+                names.push(format!("{name}/ (image folder)"));
+            } else if path.is_dir() {
+                let parts = children(&path).into_iter().filter(|path| npz(path)).count();
+                if parts > 0 {
+                    names.push(format!("{name}/ ({parts} .npz)"));
+                }
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn verify(sets: &[String], roots: &[PathBuf]) -> Result<()> {
+    let mut files = Vec::new();
+    for root in roots {
+        fs::metadata(root).at(root)?;
+        below(root, 3, &mut files);
+    }
+    let (mut bad, mut seen) = (0, 0);
+    let chosen: Vec<&str> = match sets {
+        [] => ENTRIES.iter().map(|entry| entry.name).collect(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    for name in chosen {
+        let sums = catalog::entry(name).map(sums).unwrap_or_default();
+        for (ending, expected) in sums {
+            for path in files.iter().filter(|path| path.ends_with(ending)) {
+                seen += 1;
+                let found = fetch::md5_of(path)?;
+                let verdict = if found == expected { "as published" } else { "DIFFERS" };
+                bad += u64::from(found != expected);
+                println!("{verdict:<13} {found}  {}", path.display());
+            }
+        }
+        for (split, half) in HALVES {
+            let found = match locate::locate(name, split, roots) {
+                Ok(found) => found,
+                // Named by the user, it should be here.
+                Err(error) if sets.iter().any(|set| set == name) && split == Split::Test => {
+                    return Err(error);
+                }
+                Err(_) => continue,
+            };
+            seen += 1;
+            match found.read() {
+                Ok(set) => {
+                    let print = set.fingerprint();
+                    println!("{:<13} {print}  {name} {half}: {} images", "readable", set.len());
+                }
+                Err(error) => {
+                    bad += 1;
+                    println!("{:<13} {name} {half}: {error}", "UNREADABLE");
+                }
+            }
+        }
+    }
+    match (seen, bad) {
+        (0, _) => Err(Error::input("no known file or set was found; see `gauntlet data list`")),
+        (_, 0) => Ok(()),
+        _ => Err(Error::input(format!(
+            "{bad} of {seen} files and sets are not as published (shortened, changed or damaged)"
+        ))),
+    }
+}
+
+/// The known checksums of a set's archives and files.
+fn sums(entry: &'static Entry) -> Vec<(&'static str, &'static str)> {
+    let archives = entry.remotes.iter().filter_map(|remote| Some((remote.file, remote.md5?)));
+    archives.chain(entry.files.iter().copied()).collect()
+}
+
+/// The files in `folder` and `depth` levels of folders in it.
+fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    for path in children(folder) {
+        if path.is_file() {
+            files.push(path);
+        } else if depth > 0 && path.is_dir() {
+            below(&path, depth - 1, files);
+        }
+    }
+}
+
+/// Images of one class on a sheet, and classes on it: a line for each class.
+const COLUMNS: usize = 16;
+const LINES: usize = 40;
+
+fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf]) -> Result<()> {
+    let set = find::load(name, split, if name == "synthetic" { 32 } else { 0 }, roots)?;
+    let mut counts = vec![0usize; set.classes.len()];
+    set.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let sheet = sheet(&set);
+    let mut png = Cursor::new(Vec::new());
+    sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(out, e))?;
+    write_atomically(out, |file| std::io::Write::write_all(file, png.get_ref()))?;
+    let (height, width) = set.size;
+    println!("{name}: {} images of {width}x{height} pixels, {} classes", set.len(), counts.len());
+    for (label, (class, count)) in set.classes.iter().zip(&counts).enumerate() {
+        println!("{label:>5}  {class:<32} {count:>9}");
+    }
+    println!("fingerprint {}", set.fingerprint());
+    let drawn = counts.len().min(LINES);
+    println!("{}: the first images of the first {drawn} classes, a class to a line", out.display());
+    Ok(())
+}
+
+fn sheet(set: &Dataset) -> image::RgbImage {
+    const GAP: usize = 2;
+    let (height, width) = set.size;
+    let lines = set.classes.len().clamp(1, LINES);
+    let mut sheet = image::RgbImage::from_pixel(
+        (COLUMNS * (width + GAP)) as u32,
+        (lines * (height + GAP)) as u32,
+        image::Rgb([255; 3]),
+    );
+    let mut drawn = vec![0; lines];
+    let mut chw = vec![0; set.image_bytes()];
+    for (index, &label) in set.labels.iter().enumerate() {
+        let line = usize::from(label);
+        if line >= lines || drawn[line] == COLUMNS {
+            continue;
+        }
+        set.copy_chw(index, &mut chw);
+        let (left, top) = (drawn[line] * (width + GAP), line * (height + GAP));
+        drawn[line] += 1;
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            let pixel = [0, 1, 2].map(|channel| chw[(channel * height + y) * width + x]);
+            sheet.put_pixel((left + x) as u32, (top + y) as u32, image::Rgb(pixel));
+        }
+        if drawn.iter().all(|count| *count == COLUMNS) {
+            break;
+        }
+    }
+    sheet
+}
+
+fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<()> {
+    let folder = roots.first().map_or(Path::new("data"), PathBuf::as_path);
+    let chosen: Vec<&Entry> = sets.iter().map(|name| known(name)).collect::<Result<_>>()?;
+    let progress = Bar::new()?;
+    for entry in chosen {
+        for remote in entry.remotes {
+            let url = match from {
+                Some(base) if base.ends_with('/') => format!("{base}{}", remote.file),
+                Some(_) if entry.remotes.len() > 1 => {
+                    return Err(Error::input(format!(
+                        "--from: `{}` has {} files; give the address of their folder, ending in /",
+                        entry.name,
+                        entry.remotes.len()
+                    )));
+                }
+                Some(address) => address.to_owned(),
+                None => remote.url.to_owned(),
+            };
+            let (path, there) = fetch::fetch(remote, &url, folder, Patience::USUAL, &progress)?;
+            let state = if there { "is there already" } else { "fetched" };
+            let checked =
+                if remote.md5.is_some() { "MD5 as published" } else { "no published MD5" };
+            println!("{}: {state}, {checked}", path.display());
+            if is_archive(&path) {
+                Shelf::open(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn known(name: &str) -> Result<&'static Entry> {
+    // One corruption comes with all the others.
+    let base = name.split('/').next().unwrap_or(name);
+    catalog::entry(base).ok_or_else(|| {
+        let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+        Error::input(format!("no address is known for `{name}`; known: {}", names.join(", ")))
+    })
+}
