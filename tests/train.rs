@@ -72,9 +72,10 @@ fn a_killed_training_ends_where_an_unhurt_one_does() {
 #[test]
 fn a_signal_saves_and_the_exit_code_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let checkpoint = out.join("work/checkpoint.safetensors");
     for signal in ["-TERM", "-USR1"] {
+        // Anew each time: with its first checkpoint it certainly listens.
+        let out = folder.path().join(signal);
+        let checkpoint = out.join("work/checkpoint.safetensors");
         let mut child = command(&out).spawn().unwrap();
         let_it_work(&mut child, &checkpoint, Duration::ZERO);
         let pid = child.id().to_string();

@@ -84,6 +84,13 @@ fn line(field: &Field, setting: &Setting, spec: &TrainSpec, json: &Json) -> Line
         let origin = if obeyed { origin } else { format!("rule (given: {})", setting.value) };
         return line(short(value), origin);
     }
+    if let (false, Some(threat)) = (stated, spec.threat) {
+        match field.path {
+            "threat.norm" => return line(threat.norm.to_string(), origin),
+            "threat.epsilon" => return line(threat.epsilon.to_string(), origin),
+            _ => {}
+        }
+    }
     let own = field.path.strip_prefix("train.").and_then(|name| json.get(name));
     match own {
         Some(resolved) if stated && !agrees(resolved, &setting.value) => {

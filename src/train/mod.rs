@@ -9,6 +9,8 @@ pub mod layout;
 pub mod loss;
 pub mod mart;
 pub mod memory;
+#[cfg(test)]
+mod official_tests;
 pub mod optimiser;
 pub mod passes;
 pub mod pgd;
