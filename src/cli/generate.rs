@@ -1,21 +1,39 @@
 //! `gauntlet generate`: one generated set without a suite.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use tch::Device;
 
 use crate::{
     cli::bar::Bar,
+    device,
     diffusion::{
         generate::{self, Draw},
-        spec::{GenerateSpec, SamplerSpec},
+        spec::GenerateSpec,
     },
-    error::{AtPath, Result},
+    error::{AtPath, Error, Result},
     net::{Denoiser, load},
+    plan,
+    suite::Suite,
 };
 
 /// Draws images from a denoiser into an .npz set. Run again after an interruption to go on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  gauntlet generate --denoiser edm.pkl --count 1000 --steps 18 --seed 0 --out set.npz
+  gauntlet generate --denoiser edm.pkl --count 1000 --steps 40 --set sampler.churn=40 \\
+      --set sampler.churn_min=0.05 --set sampler.churn_max=50 --out churned.npz
+  gauntlet generate --denoiser edm.pkl --count 1000 --set policy.kind=uniform \\
+      --set policy.applies=exit --set policy.min=6 --out early.npz
+
+Image i depends on denoiser, sampler, seed, classes, i and --batch alone, so the first images of a
+larger set are the smaller set, byte for byte on one kind of device, wherever a run was cut off.
+Beside set.npz stands set.json: the hash of the weights and every number that the set follows from.
+`--set` takes every `sampler.*` and `policy.*` field of a suite.")]
 pub struct Args {
     /// The denoiser: an EDM network pickle or a safetensors file of gauntlet.
     #[arg(long)]
@@ -35,9 +53,13 @@ pub struct Args {
     /// First image, for a part of a larger set.
     #[arg(long, default_value_t = 0)]
     start: u64,
-    /// Images drawn at once. Part of what fixes the bytes, by the rounding of single pixels.
-    #[arg(long, default_value_t = 50)]
-    batch: u64,
+    /// Images drawn at once. Part of what fixes the bytes, by the rounding of single pixels
+    /// [default: 16 on the CPU, 256 on a GPU].
+    #[arg(long)]
+    batch: Option<u64>,
+    /// Overrides a number of the sampler or its policy: `--set sampler.solver=ddim`. Repeatable.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
     /// The GPU's number; the CPU unless given.
     #[arg(long)]
     gpu: Option<usize>,
@@ -51,9 +73,10 @@ pub struct Args {
 /// # Errors
 /// If the denoiser cannot be read, does not fit what is asked, or the set cannot be written.
 pub fn run(args: &Args) -> Result<()> {
+    device::load_cuda();
     let device = args.gpu.map_or(Device::Cpu, Device::Cuda);
     let denoiser = load::load_denoiser(&args.denoiser, device)?.frozen();
-    let spec = spec(args, &denoiser);
+    let spec = spec(args, &denoiser)?;
     let all: Vec<i64> = (0..spec.classes).collect();
     let turns = if args.classes.is_empty() { &all } else { &args.classes };
     let draw = Draw { spec: &spec, denoiser: &denoiser, device, turns, origin: None };
@@ -62,12 +85,25 @@ pub fn run(args: &Args) -> Result<()> {
     work.push(".work");
     let work = PathBuf::from(work);
     // The parts are of one denoiser: another one starts afresh.
-    let parts = work.join(&crate::digest::hash_file(&args.denoiser)?[..16]);
+    let weights = crate::digest::hash_file(&args.denoiser)?;
+    let parts = work.join(&weights[..16]);
     let done = generate::run(&draw, &parts, &parts, &Bar::new()?)?;
+    let said = serde_json::json!({
+        "gauntlet": env!("CARGO_PKG_VERSION"),
+        "libtorch": device::LIBTORCH_VERSION,
+        "device": if args.gpu.is_some() { "cuda" } else { "cpu" },
+        "denoiser": { "file": args.denoiser, "blake3": weights },
+        "classes": turns,
+        "spec": spec,
+        "evaluations": done.evaluations,
+        "blake3": crate::digest::hash_file(&done.file)?,
+    });
+    let beside = args.out.with_extension("json");
+    crate::formats::write_atomically(&beside, |file| writeln!(file, "{said:#}"))?;
     fs::rename(&done.file, &args.out).at(&args.out)?;
     fs::remove_dir_all(&work).at(&work)?;
     println!(
-        "{}: {} images, {} network evaluations each, {:.1} s",
+        "{}: {} images, {} network evaluations, {:.1} s",
         args.out.display(),
         done.count,
         done.evaluations,
@@ -76,18 +112,31 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// EDM's sampler within the noise levels that the network supports.
-fn spec(args: &Args, denoiser: &dyn Denoiser) -> GenerateSpec {
-    GenerateSpec {
-        sampler: SamplerSpec::edm(args.steps).within(denoiser.sigma_range()),
-        policy: None,
+/// The sampler that the arguments describe, within the noise levels that the network supports.
+fn spec(args: &Args, denoiser: &dyn Denoiser) -> Result<GenerateSpec> {
+    let mut given = vec![format!("data.name={}", "synthetic")];
+    given.push(format!("sampler.steps={}", args.steps));
+    for text in &args.overrides {
+        let key = text.split('=').next().unwrap_or_default();
+        if !key.starts_with("sampler.") && !key.starts_with("policy.") {
+            let message = format!("--set {text}: expected a field of `sampler` or `policy`");
+            return Err(Error::input(message));
+        }
+        given.push(text.clone());
+    }
+    let suite = Suite::parse("suite: generate\n", "arguments", Path::new(""), &given)?;
+    let (sampler, policy) = plan::sampling(&suite, denoiser.sigma_range());
+    let batch = if args.gpu.is_some() { 256 } else { 16 };
+    Ok(GenerateSpec {
+        sampler,
+        policy,
         origin: None,
         seed: args.seed,
         classes: denoiser.classes(),
         start: args.start,
         count: args.count,
-        batch: args.batch,
-    }
+        batch: args.batch.unwrap_or(batch),
+    })
 }
 
 #[cfg(test)]
@@ -125,14 +174,18 @@ mod tests {
             seed: 0,
             classes,
             start: 0,
-            batch: 4,
+            batch: Some(4),
+            overrides: vec![],
             gpu: None,
             out: out.clone(),
         };
         run(&args(vec![3, 1])).unwrap();
         let set = generated::read_unnamed(&out).unwrap();
         assert_eq!((set.size, set.labels), ((8, 8), vec![3, 1, 3, 1, 3]));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no work folder is left");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no work folder is left");
+        let beside = fs::read_to_string(out.with_extension("json")).unwrap();
+        let beside: serde_json::Value = serde_json::from_str(&beside).unwrap();
+        assert_eq!(beside["blake3"], crate::digest::hash_file(&out).unwrap());
         let message = run(&args(vec![4])).unwrap_err().to_string();
         assert!(message.contains("there is no class 4"), "{message}");
     }

@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
 pub mod bar;
+pub mod collect;
 pub mod convert;
 pub mod data;
 pub mod doctor;
@@ -50,6 +51,7 @@ enum Command {
     Forward(forward::Args),
     Train(train::Args),
     Generate(generate::Args),
+    Collect(collect::Args),
     Fid(fid::Args),
     Fit(fit::Args),
     /// Writes a shell's completion script.
@@ -62,6 +64,7 @@ enum Command {
 /// Parses the arguments, runs the command and maps errors to the documented exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    crate::device::keep_memory();
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,6 +89,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Forward(args) => forward::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::Fid(args) => fid::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Completions { shell } => {

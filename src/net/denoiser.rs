@@ -27,6 +27,8 @@ pub struct DenoiserNet {
     still: UNet,
     /// iDDPM's table `u` `[1001]`.
     levels: Option<Tensor>,
+    /// Whether evaluation counts on weights that no longer change.
+    settled: bool,
 }
 
 impl DenoiserNet {
@@ -53,13 +55,16 @@ impl DenoiserNet {
         let levels = iddpm.then(|| weights.buffer("u", &precond::iddpm_levels()));
         let living = UNet::new(&mut weights, &arch, out);
         let still = UNet::new(&mut weights.without_gradients(), &arch, out);
-        Self { arch, weights, living, still, levels }
+        Self { arch, weights, living, still, levels, settled: false }
     }
 
-    /// The same network with the gradients of its parameters off.
+    /// The same network with the gradients of its parameters off, its weights no longer to be
+    /// changed: on a CPU wide 3×3 convolutions go by Winograd's filtering from here on.
     #[must_use]
-    pub fn frozen(self) -> Self {
+    pub fn frozen(mut self) -> Self {
         self.weights.set_requires_grad(false);
+        self.still.settle();
+        self.settled = true;
         self
     }
 
@@ -119,6 +124,7 @@ impl DenoiserNet {
     /// # Errors
     /// Lists missing, unexpected and misshapen entries all at once; nothing is copied then.
     pub fn load(&self, named: &BTreeMap<String, Tensor>) -> Result<()> {
+        assert!(!self.settled, "weights are loaded before a network is frozen");
         self.weights.load(named)
     }
 
@@ -324,6 +330,24 @@ mod tests {
             }
             let deviation = network.denoise(&x, &sigma, None).isfinite().all();
             assert_eq!(deviation.int64_value(&[]), 1);
+        }
+    }
+
+    #[test]
+    fn frozen_networks_compute_the_same() {
+        for arch in [DenoiserArch::Ddpmpp, DenoiserArch::Adm] {
+            let wide = DenoiserSpec { channels: 128, ..small(arch) };
+            let network = DenoiserNet::new(&wide, 5, Device::Cpu).unwrap();
+            formula::fill(&network.state());
+            let x = formula::images(&[3, 3, 16, 16], -2.0, 2.0, Device::Cpu);
+            let sigma = Tensor::from_slice(&[1f32]);
+            let label = Tensor::eye(4, (Kind::Float, Device::Cpu)).narrow(0, 0, 3);
+            let plain = network.denoise(&x, &sigma, Some(&label));
+            let frozen = network.frozen().denoise(&x, &sigma, Some(&label));
+            let error = (&plain - frozen).abs().max() / plain.abs().max();
+            let error = error.double_value(&[]);
+            println!("{arch:?}: {error:.1e}");
+            assert!(error < 1e-5, "{arch:?}: {error}");
         }
     }
 

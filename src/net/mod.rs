@@ -20,6 +20,7 @@ pub mod unet;
 mod unet_block;
 mod unet_build;
 pub mod weights;
+mod winograd;
 pub mod wrn;
 
 pub use classifier::Network;

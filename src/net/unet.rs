@@ -94,6 +94,20 @@ impl UNet {
         }
     }
 
+    /// Prepares for weights that no longer change.
+    pub fn settle(&mut self) {
+        for entry in &mut self.encoder {
+            if let Contract::Block(block) = entry {
+                block.settle();
+            }
+        }
+        for entry in &mut self.decoder {
+            if let Expand::Block(block) = entry {
+                block.settle();
+            }
+        }
+    }
+
     /// The raw output `[b,out,h,w]` for `x` `[b,c,h,w]`.
     pub fn forward(&self, x: &Tensor, condition: Condition) -> Tensor {
         let embedding = self.embed(condition);

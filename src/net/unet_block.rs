@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::{
     layers::{GroupNorm, Linear},
     weights::{Init, Weights},
+    winograd::Winograd,
 };
 
 /// EDM's start of a layer: uniform, bounded by Xavier's or Kaiming's rule, then scaled.
@@ -83,6 +84,8 @@ pub(super) struct Conv {
     /// Two equal taps: a 2×2 mean, or every pixel four times, without a convolution.
     boxed: bool,
     resample: Resample,
+    /// The same convolution for weights that no longer change.
+    quick: Option<Winograd>,
 }
 
 impl Conv {
@@ -97,7 +100,12 @@ impl Conv {
         let filter = (spec.resample != Resample::Keep)
             .then(|| weights.buffer(&format!("{name}.resample_filter"), &filter(spec.taps)));
         let boxed = spec.taps.len() == 2 && spec.taps[0].to_bits() == spec.taps[1].to_bits();
-        Self { kernel, filter, boxed, resample: spec.resample }
+        Self { kernel, filter, boxed, resample: spec.resample, quick: None }
+    }
+
+    /// Prepares for weights that no longer change.
+    pub(super) fn settle(&mut self) {
+        self.quick = self.kernel.as_ref().and_then(|(weight, bias)| Winograd::of(weight, bias));
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
@@ -110,6 +118,9 @@ impl Conv {
     }
 
     fn convolve(&self, x: &Tensor, margin: i64) -> Tensor {
+        if let Some(quick) = self.quick.as_ref().filter(|_| margin == 0 && Winograd::takes(x)) {
+            return quick.forward(x);
+        }
         match &self.kernel {
             Some((weight, bias)) => {
                 let padding = weight.size()[3] / 2 + margin;
@@ -200,7 +211,7 @@ impl Attention {
         let (b, c, h, w) = x.size4().expect("images are [b,c,h,w]");
         let depth = c / self.heads;
         let qkv = self.qkv.forward(&self.norm.forward(x));
-        let parts = qkv.view([b * self.heads, depth, 3, h * w]).unbind(2); // 3 of [bn,d,hw]
+        let parts = qkv.contiguous().view([b * self.heads, depth, 3, h * w]).unbind(2); // 3 of [bn,d,hw]
         let [q, k, v] = [&parts[0], &parts[1], &parts[2]];
         let scaled = k / (depth as f64).sqrt();
         let weight = q.transpose(1, 2).bmm(&scaled).softmax(2, Kind::Float); // [bn,hw,hw]
@@ -263,6 +274,11 @@ impl Block {
         });
         let (skip_scale, adaptive_scale) = (family.skip_scale, family.adaptive_scale);
         Self { from, norms, convs, affine, skip, attention, skip_scale, adaptive_scale }
+    }
+
+    /// Prepares for weights that no longer change.
+    pub(super) fn settle(&mut self) {
+        self.convs.iter_mut().chain(&mut self.skip).for_each(Conv::settle);
     }
 
     /// `x` `[b,from,h,w]`, `embedding` `[b or 1,e]`; a share `dropout` of the inner activations is

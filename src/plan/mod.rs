@@ -16,6 +16,7 @@ pub use self::{
     cost::Estimate,
     explain::{Explanation, Line, explain},
     graph::resolve,
+    specs::sampling,
     survey::Files,
 };
 use crate::{

@@ -10,6 +10,7 @@ use crate::{
     evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
     suite::{
+        Suite,
         settings::{Origin, Settings},
         value::NamedAttack,
     },
@@ -121,6 +122,12 @@ pub(super) fn sampler(settings: &Settings) -> SamplerSpec {
         churn_noise: if churns { settings.real("sampler.churn_noise") } else { 1.0 },
         ..plain
     }
+}
+
+/// Sampler and policy of a suite without axes, for a network that supports noise levels `range`.
+pub fn sampling(suite: &Suite, range: (f64, f64)) -> (SamplerSpec, Option<Policy>) {
+    let settings = suite.settings(&[]);
+    (within(&settings, sampler(&settings), range), policy(&settings))
 }
 
 /// The sampler with the noise levels that nobody gave brought into a network's range.
