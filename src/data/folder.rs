@@ -40,11 +40,14 @@ pub fn half(shelf: &Shelf, split: Split) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// Class names, and files with their labels.
+pub type Listing = (Vec<String>, Vec<(String, u16)>);
+
 /// The classes under `top`, and the pictures with their labels.
 ///
 /// # Errors
 /// If a class has none, or a folder cannot be read.
-pub fn list(shelf: &Shelf, top: &str) -> Result<(Vec<String>, Vec<(String, u16)>)> {
+pub fn list(shelf: &Shelf, top: &str) -> Result<Listing> {
     let classes = shelf.folders(top)?;
     if classes.len() > usize::from(u16::MAX) {
         return Err(Error::in_file(&shelf.place(top), "more than 65535 class folders"));

@@ -47,7 +47,7 @@ pub fn read(path: &Path, name: &str, classes: &[String]) -> Result<Dataset> {
             ));
         }
         checked(file, name, classes.len(), &own, &mut labels)?;
-        if own.len() > 0 {
+        if !own.is_empty() {
             windows.push(window);
         }
     }

@@ -38,7 +38,7 @@ fn join(top: &str, name: &str) -> String {
 ///
 /// # Errors
 /// If a part of the layout is missing or contradicts another.
-pub fn list(shelf: &Shelf, top: &str, split: Split) -> Result<(Vec<String>, Vec<(String, u16)>)> {
+pub fn list(shelf: &Shelf, top: &str, split: Split) -> Result<folder::Listing> {
     let classes = classes(shelf, top)?;
     let train = join(top, "train");
     match split {

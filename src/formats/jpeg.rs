@@ -134,8 +134,8 @@ fn message(info: &mut ffi::jpeg_common_struct) -> String {
         let mut text = [0u8; 80];
         if let Some(format) = (*info.err).format_message {
             // The binding declares the buffer as read-only; C writes it.
-            let buffer: &[u8; 80] = &*(&raw mut text);
-            format(info, buffer);
+            let buffer = &raw mut text;
+            format(info, &*buffer);
         }
         let text = std::ptr::read_volatile(&raw const text);
         let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());

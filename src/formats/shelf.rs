@@ -120,7 +120,7 @@ impl Shelf {
         if let Self::Folder(path) = self {
             walk(path, under, &mut Vec::new(), &mut names)?;
         } else {
-            let inside = |name: &&String| within(name, under).is_some_and(|rest| visible(rest));
+            let inside = |name: &&String| within(name, under).is_some_and(visible);
             names.extend(self.members().filter(inside).cloned());
         }
         names.sort_by(|a, b| split(a).cmp(&split(b)));
