@@ -23,7 +23,9 @@ pub(crate) fn attack(trial: &mut Trial) -> Result<()> {
                 return Ok(());
             }
             let loss = match trial.spec.kind {
-                Attack::ApgdTargeted => Loss::DlrTargeted(trial.target_class(&rows, rank)?),
+                Attack::ApgdTargeted | Attack::Malt => {
+                    Loss::DlrTargeted(trial.target_class(&rows, rank)?)
+                }
                 Attack::ApgdDlr => Loss::Dlr,
                 _ => Loss::CrossEntropy,
             };

@@ -11,6 +11,14 @@ pub enum Loss {
     Dlr,
     /// Its targeted form, towards the class given for each row, `[b]`.
     DlrTargeted(Tensor),
+    /// `other` times the largest probability but the label's plus `own` times the label's: what PMA
+    /// climbs (Xie et al. 2024), whose margin is `1, -1`.
+    Probability {
+        /// Weight of the largest probability but the label's.
+        other: f64,
+        /// Weight of the label's probability.
+        own: f64,
+    },
 }
 
 impl Loss {
@@ -22,6 +30,7 @@ impl Loss {
             }
             Self::Dlr => dlr(logits, labels),
             Self::DlrTargeted(targets) => dlr_targeted(logits, labels, targets),
+            Self::Probability { other, own } => probability(logits, labels, *other, *own),
         }
     }
 
@@ -31,6 +40,7 @@ impl Loss {
             Self::CrossEntropy => Self::CrossEntropy,
             Self::Dlr => Self::Dlr,
             Self::DlrTargeted(targets) => Self::DlrTargeted(targets.index_select(0, positions)),
+            Self::Probability { other, own } => Self::Probability { other: *other, own: *own },
         }
     }
 }
@@ -64,6 +74,12 @@ fn dlr_targeted(logits: &Tensor, labels: &Tensor, targets: &Tensor) -> Tensor {
     }
 }
 
+fn probability(logits: &Tensor, labels: &Tensor, other: f64, own: f64) -> Tensor {
+    let probabilities = logits.softmax(1, Kind::Float);
+    let rivals = probabilities.scatter_value(1, &labels.unsqueeze(1), -1.0).amax([1], false);
+    rivals * other + pick(&probabilities, labels) * own
+}
+
 /// The margin of each row: logit of the label less the largest other one, `[b]`.
 pub fn margin(logits: &Tensor, labels: &Tensor) -> Tensor {
     let others = logits.scatter_value(1, &labels.unsqueeze(1), f64::NEG_INFINITY);
@@ -87,6 +103,10 @@ mod tests {
         let targeted = Loss::DlrTargeted(Tensor::from_slice(&[1i64, 3]));
         near(values(targeted.of(&logits, &labels)), [-2.0 / (3.0 + 0.75), 1.0 / (4.0 - 0.5)]);
         near(values(margin(&logits, &labels)), [2.0, -3.0]);
+        let parts = |row: [f64; 4]| row.map(|z| z.exp() / row.map(f64::exp).iter().sum::<f64>());
+        let (a, b) = (parts([3.0, 1.0, 0.5, -2.0]), parts([0.0, 4.0, 1.0, 2.0]));
+        let margin = Loss::Probability { other: 1.0, own: -1.0 };
+        near(values(margin.of(&logits, &labels)), [a[1] - a[0], b[1] - b[2]]);
         near(
             values(Loss::CrossEntropy.of(&logits, &labels)),
             [

@@ -1,4 +1,5 @@
-//! Attacks on classifiers: APGD, FAB, Square and PGD, after AutoAttack (Croce and Hein 2020).
+//! Attacks on classifiers: APGD, FAB, Square and PGD, after AutoAttack (Croce and Hein 2020); MALT
+//! and PMA beyond it.
 //!
 //! An attack is a function over one batch. It differs between the two [`Mode`]s only in where its
 //! random numbers come from, in when a broken example leaves, and in what counts as broken; the
@@ -12,8 +13,10 @@ pub mod hyperplane;
 pub mod hyperplane_linear;
 pub mod l1_linear;
 pub mod loss;
+pub mod malt;
 pub mod noise;
 pub mod pgd;
+pub mod pma;
 pub mod square;
 pub mod square_shape;
 pub mod trial;
@@ -47,6 +50,10 @@ pub enum Kind {
     Square,
     /// Projected gradient descent on cross entropy.
     Pgd,
+    /// Auto-PGD towards the classes that a linear model of the network says are nearest.
+    Malt,
+    /// Projected gradient descent on the margin of probabilities.
+    Pma,
 }
 
 /// Where random numbers come from and what counts as broken.
@@ -156,6 +163,8 @@ pub fn run(
         Kind::Fab | Kind::FabTargeted => fab::attack(&mut trial)?,
         Kind::Square => square::attack(&mut trial)?,
         Kind::Pgd => pgd::attack(&mut trial)?,
+        Kind::Malt => malt::attack(&mut trial)?,
+        Kind::Pma => pma::attack(&mut trial)?,
     }
     trial.finish()
 }

@@ -46,7 +46,7 @@ fn descend(trial: &mut Trial, mut rows: Vec<usize>, restart: u64) -> Result<()> 
 }
 
 /// A point of the ball: uniform for L-infinity, else in a random direction at a random length.
-fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
+pub(crate) fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
     let (epsilon, shape, device) = (trial.spec.epsilon, x.size(), x.device());
     let moved = match trial.spec.norm {
         Norm::Linf => x + trial.noise.uniform(rows, &shape, device) * epsilon,
@@ -61,6 +61,16 @@ fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
 
 fn step(trial: &Trial, x: &Tensor, at: &Tensor, gradient: &Tensor) -> Tensor {
     let size = 2.5 * trial.spec.epsilon / trial.spec.steps.max(1) as f64;
+    ascend(trial, x, (at, gradient), size)
+}
+
+/// The point a step of length `size` up the gradient, back in the ball and the box.
+pub(crate) fn ascend(
+    trial: &Trial,
+    x: &Tensor,
+    (at, gradient): (&Tensor, &Tensor),
+    size: f64,
+) -> Tensor {
     let moved = match trial.spec.norm {
         Norm::Linf => at + gradient.sign() * size,
         Norm::L2 => at + normalize(gradient, Norm::L2) * size,

@@ -27,6 +27,8 @@ pub(crate) struct Trial<'a> {
     forward: Vec<u64>,
     backward: Vec<u64>,
     pub(crate) zero_gradients: u64,
+    /// For each row the classes to aim at `[b,k]`, best first; `None` for AutoAttack's order.
+    pub(crate) order: Option<Tensor>,
 }
 
 /// Logits `[n,k]`, loss `[n]` and its gradient `[n,c,h,w]` at some images.
@@ -59,6 +61,7 @@ impl<'a> Trial<'a> {
             forward: vec![0; count],
             backward: vec![0; count],
             zero_gradients: 0,
+            order: None,
         };
         if count == 0 {
             return Ok(trial);
@@ -104,8 +107,19 @@ impl<'a> Trial<'a> {
         self.spec.targets.min(self.model.classes().max(1) as u64 - 1)
     }
 
-    /// The class with the `rank`-th largest clean logit (1 is the prediction) of each of `rows`.
+    /// How many examples the batch had.
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch.examples.len()
+    }
+
+    /// The class with the `rank`-th largest clean logit (1 is the prediction) of each of `rows`, or
+    /// what `order` says.
     pub(crate) fn target_class(&mut self, rows: &[usize], rank: u64) -> Result<Tensor> {
+        if let Some(order) = &self.order {
+            return Ok(order
+                .index_select(0, &positions(rows, self.device()))
+                .select(1, rank as i64 - 2));
+        }
         let logits = if self.strict() || rows.len() == self.batch.examples.len() {
             self.clean.index_select(0, &positions(rows, self.device()))
         } else {
@@ -255,7 +269,7 @@ impl<'a> Trial<'a> {
 
     /// Whether the attack aims at classes one after the other.
     pub(crate) fn targeted(&self) -> bool {
-        matches!(self.spec.kind, Attack::ApgdTargeted | Attack::FabTargeted)
+        matches!(self.spec.kind, Attack::ApgdTargeted | Attack::FabTargeted | Attack::Malt)
     }
 }
 

@@ -406,6 +406,8 @@ fn kind(name: AttackName) -> attack::Kind {
         AttackName::FabT => attack::Kind::FabTargeted,
         AttackName::Square => attack::Kind::Square,
         AttackName::Pgd => attack::Kind::Pgd,
+        AttackName::Malt => attack::Kind::Malt,
+        AttackName::Pma => attack::Kind::Pma,
     }
 }
 

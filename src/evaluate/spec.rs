@@ -48,6 +48,10 @@ pub enum AttackName {
     Square,
     /// Projected gradient descent with restarts on cross entropy.
     Pgd,
+    /// Auto-PGD towards the classes that MALT ranks nearest.
+    Malt,
+    /// Projected gradient descent on the probability margin.
+    Pma,
 }
 
 /// One attack with its numbers.
@@ -74,7 +78,7 @@ pub struct EvaluateSpec {
     pub data: Source,
     /// The threat model.
     pub threat: ThreatModel,
-    /// The suite's name for people: `standard`, `plus`, `rand`, `custom`.
+    /// The suite's name for people: one of [`SUITES`], or `custom`.
     pub suite: String,
     /// The cascade, resolved.
     pub attacks: Vec<AttackSpec>,
@@ -89,6 +93,24 @@ pub struct EvaluateSpec {
 }
 
 impl AttackName {
+    /// Every attack, in the order in which help lists them.
+    pub const ALL: [Self; 9] = [
+        Self::ApgdCe,
+        Self::ApgdDlr,
+        Self::ApgdT,
+        Self::Fab,
+        Self::FabT,
+        Self::Square,
+        Self::Pgd,
+        Self::Malt,
+        Self::Pma,
+    ];
+
+    /// Whether it aims at classes one after the other.
+    pub fn targeted(self) -> bool {
+        matches!(self, Self::ApgdT | Self::FabT | Self::Malt)
+    }
+
     /// The name as suites, records and the command line write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,6 +121,8 @@ impl AttackName {
             Self::FabT => "fab-t",
             Self::Square => "square",
             Self::Pgd => "pgd",
+            Self::Malt => "malt",
+            Self::Pma => "pma",
         }
     }
 }
@@ -113,10 +137,8 @@ impl FromStr for AttackName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Pgd, Square};
-        let all = [ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square, Pgd];
-        all.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
-            let names = all.map(Self::as_str).join(", ");
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
             Error::input(format!("attack `{text}` is unknown: expected one of {names}"))
         })
     }
@@ -131,23 +153,26 @@ impl EvaluateSpec {
 
 /// The attack `name` with AutoAttack's numbers; targets never exceed the classes there are.
 pub fn published(name: AttackName, classes: i64) -> AttackSpec {
-    let targeted = matches!(name, AttackName::ApgdT | AttackName::FabT);
     let others = classes.max(1) as u64 - 1;
     AttackSpec {
         name,
         steps: if name == AttackName::Square { 5000 } else { 100 },
         restarts: 1,
-        targets: if targeted { others.min(9) } else { 0 },
+        targets: if name.targeted() { others.min(9) } else { 0 },
         eot: 1,
     }
 }
 
-/// The attacks of the suite `name` (`standard`, `plus` or `rand`), in AutoAttack's order.
+/// Suites that bring their attacks.
+pub const SUITES: [&str; 7] = ["standard", "plus", "rand", "malt", "pma", "pma+", "quick"];
+
+/// The attacks of the suite `name`, one of [`SUITES`]: AutoAttack's three versions; MALT and PMA
+/// alone; PMA's ensemble with targeted APGD; and a short cascade for continuous integration.
 ///
 /// # Errors
 /// If there is no such suite; `custom` has no attacks of its own.
 pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackSpec>> {
-    use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Square};
+    use AttackName::{ApgdCe, ApgdDlr, ApgdT, Fab, FabT, Malt, Pma, Square};
     let one = |name| published(name, classes);
     let five = |name| AttackSpec { restarts: 5, ..published(name, classes) };
     match name {
@@ -160,8 +185,20 @@ pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackS
             Ok(vec![five(ApgdCe), five(ApgdDlr), five(Fab), one(Square), one(ApgdT), one(FabT)])
         }
         "rand" => Ok([ApgdCe, ApgdDlr].map(|name| AttackSpec { eot: 20, ..one(name) }).to_vec()),
+        "malt" => Ok(vec![one(Malt)]),
+        "pma" => Ok(vec![one(Pma)]),
+        "pma+" => Ok(vec![one(Pma), one(ApgdT)]),
+        "quick" => Ok(quick(classes)),
         _ => Err(Error::input(format!(
-            "suite `{name}` is unknown: expected standard, plus or rand, or custom with a list of attacks"
+            "suite `{name}` is unknown: expected {}, or custom with a list of attacks",
+            SUITES.join(", ")
         ))),
     }
+}
+
+/// Few steps first, for the many that fall at once; then the nearest classes.
+fn quick(classes: i64) -> Vec<AttackSpec> {
+    let first = AttackSpec { steps: 10, ..published(AttackName::ApgdDlr, classes) };
+    let near = published(AttackName::Malt, classes);
+    vec![first, AttackSpec { steps: 30, targets: near.targets.min(4), ..near }]
 }

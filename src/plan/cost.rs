@@ -80,7 +80,8 @@ impl Estimate {
         let passes = |attack: &crate::evaluate::spec::AttackSpec| {
             let runs = (attack.restarts * attack.targets.max(1) * attack.eot.max(1)) as f64;
             let pass = if attack.name == AttackName::Square { 1.0 } else { BOTH_WAYS };
-            attack.steps as f64 * runs * pass
+            let halves = if attack.name == AttackName::Pma { 2.0 } else { 1.0 };
+            attack.steps as f64 * runs * halves * pass
         };
         let passes: f64 = spec.attacks.iter().map(passes).sum();
         Self::new(macs * images as f64 * (1.0 + passes), images * 200)

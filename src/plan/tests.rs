@@ -395,3 +395,22 @@ fn misfits_of_denoiser_and_data_are_found_at_their_place() {
         assert_eq!(spec.classes, 0);
     }
 }
+
+#[test]
+fn the_table_knows_every_suite_and_attack_of_evaluation() {
+    use crate::{
+        evaluate::spec::{AttackName, SUITES},
+        suite::table::ATTACKS,
+    };
+    for name in SUITES {
+        let plan =
+            plan_with(&format!("{HEAD}threat: linf\n"), &[&format!("evaluate.suite={name}")]);
+        let jobs = plan.unwrap().jobs;
+        let spec = jobs.iter().find_map(|job| match &job.work {
+            Work::Evaluate(spec) => Some(spec),
+            _ => None,
+        });
+        assert_eq!(spec.unwrap().suite, name);
+    }
+    assert_eq!(AttackName::ALL.map(AttackName::as_str), *ATTACKS);
+}

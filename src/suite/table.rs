@@ -17,7 +17,8 @@ pub const DATA_SETS: &[&str] =
     &["cifar10", "cifar100", "cifar100-coarse", "svhn", "svhn-extra", "tiny-imagenet", "synthetic"];
 
 /// Names of the attacks of an evaluation.
-pub const ATTACKS: &[&str] = &["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd"];
+pub const ATTACKS: &[&str] =
+    &["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd", "malt", "pma"];
 
 macro_rules! fields {
     ($($path:literal $kind:expr, $fallback:expr, $doc:literal;)*) => {
@@ -139,7 +140,7 @@ fields! {
     "train.validation_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 15 epsilon / 128 for l2"), "step size of the validation attack";
     "train.seed" Count(0, MANY), Is("0"), "seed of weights, order and noise";
 
-    "evaluate.suite" Choice(&["standard", "plus", "rand"]), Is("standard"), "AutoAttack's cascade; any number changed below makes it `custom`";
+    "evaluate.suite" Choice(&["standard", "plus", "rand", "malt", "pma", "pma+", "quick"]), Is("standard"), "the cascade: AutoAttack's, or a cheaper one; any number changed below makes it `custom`";
     "evaluate.attacks" Attacks, Absent("the cascade of `suite`"), "the cascade, attack by attack";
     "evaluate.steps" Count(1, 1_000_000), Absent("100; 5000 queries for square"), "iterations of each gradient attack";
     "evaluate.queries" Count(1, 10_000_000), Absent("5000"), "queries of square";
