@@ -2,14 +2,17 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use clap::{Args as ClapArgs, ValueEnum};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
+use tch::Device;
 
-use super::watch::Watch;
+use super::{
+    verdict::{Saved, save, summary, table},
+    watch::Watch,
+};
 use crate::{
     data::{
         self, Dataset,
@@ -19,12 +22,13 @@ use crate::{
     digest::hash_file,
     error::{AtPath, Error, Result},
     evaluate::{
-        self, Evaluation, Place,
+        self, Aim, Place, Protocol,
+        range::Range,
+        size::automatic,
         spec::{
             AttackName, AttackSpec, Checkpoint, EvalMode, EvaluateSpec, published, resolve_suite,
         },
     },
-    leaderboard::records::{ExampleRecord, write_parquet},
     net::{Classifier, load::load_classifier},
     threat::{Norm, ThreatModel},
     units::Epsilon,
@@ -60,30 +64,52 @@ pub struct Args {
     /// The norm: linf, l2 or l1.
     #[arg(long, default_value = "linf")]
     norm: Norm,
-    /// The bound, for images in [0, 1]: a fraction like 8/255 or a decimal.
-    #[arg(long, default_value = "8/255")]
-    eps: Epsilon,
-    /// The cascade: standard, plus, rand, or custom with --attacks.
+    /// The bound, for images in [0, 1]: a fraction like 8/255 or a decimal. Several, as in
+    /// 2/255,4/255,8/255, give a curve: what breaks within a smaller bound breaks within a larger.
+    #[arg(long, default_value = "8/255", value_delimiter = ',')]
+    eps: Vec<Epsilon>,
+    /// The cascade: standard, plus, rand; malt, pma, pma+ (strong and cheaper); quick (for CI, an
+    /// upper bound); or custom with --attacks.
     #[arg(long, default_value = "standard")]
     suite: String,
-    /// For --suite custom: attacks in order, separated by commas, each name[:steps[:restarts]].
+    /// For --suite custom: attacks in order, separated by commas, each
+    /// name[:steps[:restarts[:targets]]]; names are apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square,
+    /// pgd, malt, pma.
     #[arg(long, value_name = "LIST")]
     attacks: Option<String>,
     /// strict: per-example random numbers, every break verified; reference: AutoAttack's own ways.
     #[arg(long, value_enum, default_value_t = ModeName::Strict)]
     mode: ModeName,
-    /// Every attack meets every example, and the worst case counts.
+    /// Every attack meets every example; the worst case stands beside.
     #[arg(long)]
     individual: bool,
+    /// Aim every attack at one class: its number, next (label + 1) or least-likely. Broken is only
+    /// who is then taken for that class.
+    #[arg(long, value_name = "CLASS")]
+    target: Option<Aim>,
+    /// What the model takes instead of [0, 1], as LOW,HIGH. Bounds keep meaning shares of [0, 1]:
+    /// 8/255 is eight grey levels for a model of --bounds 0,255 too.
+    #[arg(long, value_name = "LOW,HIGH", value_delimiter = ',', allow_hyphen_values = true)]
+    bounds: Option<Vec<f64>>,
+    /// Subtracted from each channel before the model sees it.
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f64>>,
+    /// What each channel is divided by, after --mean.
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    std: Option<Vec<f64>>,
     /// Seed of the attacks.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Examples attacked at once; chosen by image size if not given.
+    /// Examples attacked at once; by the model's speed and memory if not given.
     #[arg(long, value_name = "N")]
     batch_size: Option<u64>,
-    /// libtorch's threads; all cores if not given.
+    /// Threads in all; all cores if not given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// How many of the threads attack batches of their own; the others help within a batch. All of
+    /// them if not given (one in reference mode and on a GPU).
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
     /// cpu, cuda, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -110,55 +136,61 @@ enum ModeName {
     Reference,
 }
 
-/// What `evaluation.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Saved {
-    /// Everything that fixed the result.
-    pub(super) spec: EvaluateSpec,
-    /// BLAKE3 of the model file.
-    pub(super) model: String,
-    /// Its architecture, where one was named.
-    pub(super) arch: Option<String>,
-    /// The result.
-    pub(super) evaluation: Evaluation,
-}
-
 /// Runs the command.
 ///
 /// # Errors
-/// As [`evaluate::run`], and for files that cannot be read or written.
+/// As [`evaluate::run_in`], and for files that cannot be read or written.
 pub fn run(args: &Args) -> Result<()> {
     device::load_cuda();
     let device = device::choose(&args.device)?;
-    if let Some(threads) = args.threads {
-        device::set_threads(threads.max(1));
-    }
+    let range = Range::of(args.bounds.as_deref(), args.mean.as_deref(), args.std.as_deref())?;
     let (data, source) = data::resolve(&args.source(), &data::roots(args.data_dir.as_deref()))?;
-    let model = load_classifier(&args.model, args.arch.as_deref(), &args.data, device)?;
-    let spec = args.spec(source, &data, &*model)?;
+    let load = || {
+        let model = load_classifier(&args.model, args.arch.as_deref(), &args.data, device)?;
+        Ok(match &range {
+            Some(range) => range.wrap(model),
+            None => model,
+        })
+    };
+    let threads = args.threads.unwrap_or_else(device::cores).max(1);
+    let workers = args.workers(threads, device, data.len())?;
+    device::set_threads(threads / workers);
+    let model = load()?;
+    let helpers = (1..workers).map(|_| load()).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).at(&args.out)?;
+    let work = args.out.join("state");
+    let batch = args.batch(&*model, &data, (device, workers), &work)?;
+    let spec = args.spec(source, &*model, batch)?;
     let watch = Watch::begin(args.json)?;
     let place = Place {
         device,
-        work: &args.out.join("state"),
+        work: &work,
         progress: &watch,
-        model_identity: &hash_file(&args.model)?,
+        model_identity: &args.identity(range.as_ref())?,
         save_images: args.save_images,
+        helpers: helpers.into(),
     };
-    let evaluation = if args.individual {
-        evaluate::individual(&spec, &*model, &data, &place)
-    } else {
-        evaluate::run_in(&spec, &*model, &data, &place)
-    };
+    let protocol =
+        Protocol { individual: args.individual, aim: args.target, curve: args.eps.clone() };
+    let evaluation = evaluate::run_in(&spec, &protocol, &*model, &data, &place);
     let evaluation = evaluation.inspect_err(|error| {
         if matches!(error, Error::Interrupted) {
             watch.last_word();
         }
     })?;
     watch.finish();
-    let saved =
-        Saved { spec, model: place.model_identity.to_owned(), arch: args.arch.clone(), evaluation };
-    save(&args.out, &saved)?;
+    let mut saved = Saved {
+        spec,
+        model: hash_file(&args.model)?,
+        model_file: path::absolute(&args.model).at(&args.model)?,
+        arch: args.arch.clone(),
+        range,
+        data_dir: args.data_dir.clone().map(|dir| path::absolute(&dir).at(&dir)).transpose()?,
+        individual: args.individual,
+        target: args.target,
+        evaluation,
+    };
+    save(&args.out, &mut saved)?;
     if args.json {
         println!("{}", summary(&saved))
     } else {
@@ -182,7 +214,56 @@ impl Args {
         }
     }
 
-    fn spec(&self, data: Source, set: &Dataset, model: &dyn Classifier) -> Result<EvaluateSpec> {
+    /// What names the model and what is put before it.
+    fn identity(&self, range: Option<&Range>) -> Result<String> {
+        let model = hash_file(&self.model)?;
+        Ok(match range {
+            None => model,
+            Some(range) => format!("{model} of {}", json!(range)),
+        })
+    }
+
+    /// How many threads attack batches of their own. One libtorch thread for each: small networks
+    /// gain more from that than from sharing an image, and results then depend on neither.
+    fn workers(&self, threads: usize, device: Device, examples: usize) -> Result<usize> {
+        match (self.workers, self.mode) {
+            (Some(0), _) => Err(Error::input("--workers 0: expected at least 1")),
+            (Some(2..), ModeName::Reference) => Err(Error::input(
+                "--workers goes with strict mode: AutoAttack's own ways share one random generator",
+            )),
+            (Some(workers), _) => Ok(workers.min(threads)),
+            (None, ModeName::Reference) => Ok(1),
+            (None, ModeName::Strict) if device.is_cuda() => Ok(1),
+            // More workers than batches would stand idle.
+            (None, ModeName::Strict) => Ok(threads.min(examples.div_ceil(32)).max(1)),
+        }
+    }
+
+    /// The batch size: as said, as an interrupted run had it, or by measurement.
+    fn batch(
+        &self,
+        model: &dyn Classifier,
+        data: &Dataset,
+        (device, workers): (Device, usize),
+        work: &Path,
+    ) -> Result<u64> {
+        if let Some(batch) = self.batch_size {
+            return Ok(batch);
+        }
+        let path = work.join("batch");
+        let known = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(batch) = known {
+            return Ok(batch);
+        }
+        let batch = automatic(model, data.size, device, workers);
+        fs::create_dir_all(work).at(work)?;
+        let fresh = work.join("batch.new");
+        fs::write(&fresh, batch.to_string()).at(&fresh)?;
+        fs::rename(&fresh, &path).at(&path)?;
+        Ok(batch)
+    }
+
+    fn spec(&self, data: Source, model: &dyn Classifier, batch: u64) -> Result<EvaluateSpec> {
         let attacks = match (self.suite.as_str(), &self.attacks) {
             ("custom", Some(list)) => custom(list, model.classes())?,
             ("custom", None) => {
@@ -197,11 +278,11 @@ impl Args {
                 )));
             }
         };
-        // As many pixels as 128 images of CIFAR's size: large enough for full speed on a CPU.
-        let automatic = (128 * 3 * 32 * 32 / set.image_bytes() as u64).max(1);
+        let largest = self.eps.iter().max_by(|a, b| a.value().total_cmp(&b.value()));
+        let epsilon = *largest.ok_or_else(|| Error::input("--eps needs a bound"))?;
         Ok(EvaluateSpec {
             data,
-            threat: ThreatModel { norm: self.norm, epsilon: self.eps },
+            threat: ThreatModel { norm: self.norm, epsilon },
             suite: self.suite.clone(),
             attacks,
             mode: match self.mode {
@@ -209,13 +290,13 @@ impl Args {
                 ModeName::Reference => EvalMode::Reference,
             },
             checkpoint: Checkpoint::Best,
-            batch: self.batch_size.unwrap_or(automatic),
+            batch,
             seed: self.seed,
         })
     }
 }
 
-/// `apgd-ce,fab-t:50,square:1000:2`.
+/// `apgd-ce,fab-t:50,square:1000:2,malt:50:1:4`.
 fn custom(list: &str, classes: i64) -> Result<Vec<AttackSpec>> {
     list.split(',')
         .map(|item| {
@@ -233,106 +314,18 @@ fn custom(list: &str, classes: i64) -> Result<Vec<AttackSpec>> {
             };
             number("steps", &mut attack.steps)?;
             number("restarts", &mut attack.restarts)?;
+            number("targets", &mut attack.targets)?;
+            if !name.targeted() {
+                attack.targets = 0;
+            }
             match parts.next() {
                 None => Ok(attack),
                 Some(_) => Err(Error::input(format!(
-                    "--attacks: `{item}`: expected name[:steps[:restarts]]"
+                    "--attacks: `{item}`: expected name[:steps[:restarts[:targets]]]"
                 ))),
             }
         })
         .collect()
-}
-
-/// Writes `evaluation.json` and `records.parquet`, each beside and then renamed.
-fn save(out: &Path, saved: &Saved) -> Result<()> {
-    let records: Vec<ExampleRecord> = saved.evaluation.records.iter().map(Into::into).collect();
-    write_parquet(&out.join("records.parquet"), &records)?;
-    let path = out.join("evaluation.json");
-    let fresh = out.join("evaluation.json.new");
-    fs::write(&fresh, serde_json::to_string_pretty(saved).expect("plain data")).at(&fresh)?;
-    fs::rename(&fresh, &path).at(&path)
-}
-
-/// The object that `--json` prints.
-fn summary(saved: &Saved) -> Value {
-    let Saved { spec, evaluation, .. } = saved;
-    let by_attack = |value: &dyn Fn(&evaluate::AttackCost) -> Value| -> Value {
-        let pairs = evaluation.attacks.iter().map(|cost| (cost.attack.clone(), value(cost)));
-        Value::Object(pairs.collect::<Map<_, _>>())
-    };
-    let (low, high) = evaluation.robust.interval();
-    json!({
-        "total": evaluation.total,
-        "clean": evaluation.clean.correct,
-        "robust": evaluation.robust.correct,
-        "interval": [low, high],
-        "threat": spec.threat,
-        "suite": spec.suite,
-        "mode": spec.mode,
-        "robust_after": by_attack(&|cost| json!(cost.robust)),
-        "seconds": by_attack(&|cost| json!(cost.seconds)),
-        "forwards": by_attack(&|cost| json!(cost.forwards)),
-        "backwards": by_attack(&|cost| json!(cost.backwards)),
-        "warnings": evaluation.warnings,
-    })
-}
-
-/// What people read: at most 80 columns.
-fn table(saved: &Saved) -> String {
-    use std::fmt::Write;
-    let Saved { spec, evaluation, .. } = saved;
-    let (clean, robust) = (evaluation.clean, evaluation.robust);
-    let (low, high) = robust.interval();
-    let mut text = String::new();
-    let mut line = |content: String| writeln!(text, "{content}").expect("strings take any text");
-    line(format!("{} on {}, {} suite", spec.threat, spec.data.name, spec.suite));
-    line(format!("clean   {:6.2}%  ({} of {})", clean.percent(), clean.correct, clean.total));
-    line(format!(
-        "robust  {:6.2}%  ({} of {}; 95% interval {low:.2}% to {high:.2}%)",
-        robust.percent(),
-        robust.correct,
-        robust.total
-    ));
-    line(String::new());
-    line(format!(
-        "{:<10}{:>8}{:>10}{:>12}{:>12}{:>10}",
-        "attack", "broke", "robust", "forwards", "backwards", "seconds"
-    ));
-    let mut before = clean.correct;
-    for cost in &evaluation.attacks {
-        line(format!(
-            "{:<10}{:>8}{:>10}{:>12}{:>12}{:>10.1}",
-            cost.attack,
-            before.saturating_sub(cost.robust),
-            cost.robust,
-            cost.forwards,
-            cost.backwards,
-            cost.seconds
-        ));
-        before = cost.robust;
-    }
-    for warning in &evaluation.warnings {
-        line(String::new());
-        line(wrapped(&format!("warning: {warning}"), 80));
-    }
-    text
-}
-
-/// `text` broken at spaces so that no line is longer than `width`.
-fn wrapped(text: &str, width: usize) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.last_mut().expect("never empty");
-        if !last.is_empty() && last.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !last.is_empty() {
-                last.push(' ');
-            }
-            last.push_str(word);
-        }
-    }
-    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -345,14 +338,8 @@ mod tests {
         assert_eq!(attacks[0], published(AttackName::ApgdCe, 10));
         assert_eq!((attacks[1].steps, attacks[1].targets), (50, 9));
         assert_eq!((attacks[2].steps, attacks[2].restarts), (1000, 2));
-        for bad in ["", "apgd", "fab-t:0", "square:1:2:3", "pgd:x"] {
+        for bad in ["", "apgd", "fab-t:0", "square:1:2:3:4", "pgd:x"] {
             assert!(custom(bad, 10).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn long_warnings_are_wrapped() {
-        let text = wrapped(&"word ".repeat(60), 80);
-        assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() == 4);
     }
 }

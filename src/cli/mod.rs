@@ -19,6 +19,7 @@ pub mod report;
 pub mod run;
 pub mod terminal;
 pub mod train;
+mod verdict;
 pub mod verify;
 pub mod watch;
 

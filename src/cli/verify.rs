@@ -5,12 +5,13 @@ use std::{fs, path::PathBuf};
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::evaluate::Saved;
+use super::verdict::Saved;
 use crate::{
     data, device,
     digest::hash_file,
     error::{AtPath, Error, Result},
-    evaluate,
+    evaluate::{self, journal::image_files, verify::Verification},
+    leaderboard::records::read_parquet,
     net::load::load_classifier,
 };
 
@@ -20,10 +21,10 @@ pub struct Args {
     /// The folder that `evaluate --save-images --out` wrote.
     #[arg(value_name = "EVALUATION")]
     evaluation: PathBuf,
-    /// The model that was evaluated.
+    /// The model that was evaluated, if it has moved since.
     #[arg(long, value_name = "FILE")]
-    model: PathBuf,
-    /// Where the data set's files lie.
+    model: Option<PathBuf>,
+    /// Where the data set's files lie, if they have moved since.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// cpu, cuda, cuda:N or auto.
@@ -43,30 +44,51 @@ pub fn run(args: &Args) -> Result<()> {
     let device = device::choose(&args.device)?;
     let path = args.evaluation.join("evaluation.json");
     let text = fs::read_to_string(&path).at(&path)?;
-    let saved: Saved = serde_json::from_str(&text)
+    let mut saved: Saved = serde_json::from_str(&text)
         .map_err(|error| Error::in_file(&path, format!("is no evaluation: {error}")))?;
-    if hash_file(&args.model)? != saved.model {
-        return Err(Error::in_file(&args.model, "is not the model that was evaluated"));
+    let file = args.model.as_ref().unwrap_or(&saved.model_file);
+    if hash_file(file)? != saved.model {
+        return Err(Error::in_file(file, "is not the model that was evaluated"));
     }
-    let (set, source) = data::resolve(&saved.spec.data, &data::roots(args.data_dir.as_deref()))?;
+    let records = read_parquet(&args.evaluation.join("records.parquet"))?;
+    saved.evaluation.records = records.into_iter().map(Into::into).collect();
+    let roots = data::roots(args.data_dir.as_deref().or(saved.data_dir.as_deref()));
+    let (set, source) = data::resolve(&saved.spec.data, &roots)?;
     if source.fingerprint != saved.spec.data.fingerprint {
         return Err(Error::input(format!(
             "`{}`: these are other images than were attacked",
             set.name
         )));
     }
-    let model = load_classifier(&args.model, saved.arch.as_deref(), &source.name, device)?;
     let work = args.evaluation.join("state");
-    let place = (work.as_path(), device);
-    let found = evaluate::verify(&saved.spec, &saved.evaluation, &*model, &set, place)?;
+    let broken = saved.evaluation.records.iter().any(|record| record.broken_by.is_some());
+    if broken && image_files(&work)?.is_empty() {
+        return Err(Error::in_file(
+            &work,
+            "holds no adversarial images to verify; evaluate with --save-images into a new folder",
+        ));
+    }
+    let model = load_classifier(file, saved.arch.as_deref(), &source.name, device)?;
+    let model = match &saved.range {
+        Some(range) => range.wrap(model),
+        None => model,
+    };
+    let asked = (&saved.spec, saved.target);
+    let found = evaluate::verify(asked, &saved.evaluation, &*model, &set, (&work, device))?;
     if args.json {
         println!("{}", json!(found));
     } else {
-        println!("{} of {} breaks hold", found.held, found.claimed);
+        let Verification { claimed, held, clean, robust, .. } = &found;
+        println!("{held} of {claimed} breaks hold");
+        println!("clean   {} of {}, by forward passes alone", clean.correct, clean.total);
+        println!("robust  at most {} of {}", robust.correct, robust.total);
         found.problems.iter().for_each(|problem| println!("  {problem}"));
     }
     match found.problems.len() {
         0 => Ok(()),
-        count => Err(Error::Numerics(format!("{count} of {} breaks do not hold", found.claimed))),
+        count => Err(Error::Numerics(format!(
+            "{count} claims do not hold ({} of {} breaks do)",
+            found.held, found.claimed
+        ))),
     }
 }

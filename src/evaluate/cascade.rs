@@ -1,39 +1,33 @@
 //! The protocol: a clean pass, then each attack on what the ones before left standing, batch by
-//! batch in the order of the data.
+//! batch in the order of the data. Of several bounds the largest comes first.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use serde_json::json;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::{
-    checks,
-    journal::{Broken, Entry, Journal, Piece},
-    result::{AttackCost, Evaluation, REVISION, Record},
-    spec::{AttackName, AttackSpec, EvalMode, EvaluateSpec},
+    batch::{self, Found, Task},
+    checks, clean,
+    journal::{Entry, Journal, Piece},
+    pace::{self, Pace},
+    place::{Bench, Place, Protocol},
+    result::{AttackCost, Evaluation, Level, REVISION, Record},
+    spec::{AttackSpec, EvalMode, EvaluateSpec},
+    workers::{self, Handle},
 };
 use crate::{
-    attack::{self, Batch, Bounds, geometry, loss::margin},
     data::Dataset,
     error::{Error, Result},
     net::Classifier,
     progress::Progress,
-    units::Tally,
+    units::{Epsilon, Tally},
 };
-
-/// Where an evaluation happens.
-pub struct Place<'a> {
-    /// Where the model is.
-    pub device: Device,
-    /// Where the state to resume from is kept, and adversarial images.
-    pub work: &'a Path,
-    /// Who watches.
-    pub progress: &'a dyn Progress,
-    /// What names the model, so that a resumed run continues with the same: a digest of its file.
-    pub model_identity: &'a str,
-    /// Whether adversarial images are kept, for `gauntlet verify`.
-    pub save_images: bool,
-}
 
 /// Evaluates `model` on `data`, which holds exactly the images that `spec.data` names, by the
 /// cascade `spec.attacks`: an example that one attack breaks is spared the others.
@@ -44,14 +38,44 @@ pub struct Place<'a> {
 /// then the same call goes on where it stopped.
 pub fn run_in(
     spec: &EvaluateSpec,
+    protocol: &Protocol,
     model: &dyn Classifier,
     data: &Dataset,
     place: &Place,
 ) -> Result<Evaluation> {
-    Cascade::begin(spec, model, data, place, true)?.go()
+    validate(spec, protocol, model, data)?;
+    let epsilons = protocol.epsilons(spec);
+    let identity = json!({
+        "spec": spec, "model": place.model_identity, "data": data.fingerprint(),
+        "revision": REVISION, "images": place.save_images, "individual": protocol.individual,
+        "target": protocol.aim, "epsilons": epsilons,
+    });
+    let mut journal = Journal::open(place.work, &identity)?;
+    let bench = Bench { spec, data, place };
+    let clean = clean::pass(&bench, protocol.aim, model)?;
+    let mut known: Known = BTreeMap::new();
+    for piece in std::mem::take(&mut journal.done) {
+        let Some(first) = piece.entries.first() else { continue };
+        known.insert((piece.level, piece.attack, first.index), piece);
+    }
+    let mut cascade = Cascade {
+        bench,
+        protocol,
+        epsilons,
+        fallen: vec![false; clean.records.len()],
+        records: clean.records,
+        aims: clean.aims,
+        warnings: clean.warnings,
+        journal,
+        pace: Pace::begin(),
+        still: 0,
+    };
+    let levels = cascade.levels(model, &mut known)?;
+    Ok(cascade.finish(levels))
 }
 
-/// As [`run_in`], without images. `work` belongs to this model and this spec.
+/// As [`run_in`] by the plain protocol on one thread, without images. `work` belongs to this model
+/// and this spec.
 ///
 /// # Errors
 /// As [`run_in`].
@@ -63,319 +87,270 @@ pub fn run(
     work: &Path,
     progress: &dyn Progress,
 ) -> Result<Evaluation> {
-    let place = Place { device, work, progress, model_identity: "", save_images: false };
-    run_in(spec, model, data, &place)
+    let helpers = Mutex::default();
+    let place = Place { device, work, progress, model_identity: "", save_images: false, helpers };
+    run_in(spec, &Protocol::default(), model, data, &place)
 }
 
-/// As [`run_in`], but every attack meets every example that is right when clean: `robust_after` counts
-/// each attack alone, `robust` the worst case.
-///
-/// # Errors
-/// As [`run_in`].
-pub fn individual(
-    spec: &EvaluateSpec,
-    model: &dyn Classifier,
-    data: &Dataset,
-    place: &Place,
-) -> Result<Evaluation> {
-    Cascade::begin(spec, model, data, place, false)?.go()
-}
+/// Pieces of earlier runs, by level, attack and first example.
+type Known = BTreeMap<(usize, usize, u64), Piece>;
 
 struct Cascade<'a> {
-    spec: &'a EvaluateSpec,
-    model: &'a dyn Classifier,
-    /// What attacks meet in strict mode: the model's fast form, equal up to rounding.
-    fast: Option<Box<dyn Classifier>>,
-    data: &'a Dataset,
-    place: &'a Place<'a>,
-    /// Whether broken examples are spared the attacks that follow.
-    spare: bool,
-    journal: Journal,
+    bench: Bench<'a>,
+    protocol: &'a Protocol,
+    /// The largest first.
+    epsilons: Vec<Epsilon>,
+    /// A break in a record is the one of smallest norm that is known.
     records: Vec<Record>,
-    attacks: Vec<AttackCost>,
+    aims: Vec<i64>,
+    /// Who was broken at the bound that is being worked on.
+    fallen: Vec<bool>,
     warnings: Vec<String>,
+    journal: Journal,
+    pace: Pace,
+    /// Starting points without a gradient, of the attack that is running.
+    still: u64,
 }
 
-impl<'a> Cascade<'a> {
-    fn begin(
-        spec: &'a EvaluateSpec,
-        model: &'a dyn Classifier,
-        data: &'a Dataset,
-        place: &'a Place<'a>,
-        spare: bool,
-    ) -> Result<Self> {
-        validate(spec, model, data)?;
-        let identity = json!({
-            "spec": spec, "model": place.model_identity, "data": data.fingerprint(),
-            "revision": REVISION, "spare": spare, "images": place.save_images,
-        });
-        Ok(Self {
-            spec,
-            model,
-            fast: (spec.mode == EvalMode::Strict).then(|| model.fused()).flatten(),
-            data,
-            place,
-            spare,
-            journal: Journal::open(place.work, &identity)?,
-            records: Vec::with_capacity(data.len()),
-            attacks: Vec::new(),
-            warnings: Vec::new(),
-        })
-    }
-
-    fn go(mut self) -> Result<Evaluation> {
-        self.clean()?;
-        self.warnings.extend(checks::unusual(self.spec));
-        let done = std::mem::take(&mut self.journal.done);
-        for (number, attack) in self.spec.attacks.iter().enumerate() {
-            self.attack(number, attack, &done)?;
-        }
-        let robust_after: Vec<_> =
-            self.attacks.iter().map(|cost| (cost.attack.clone(), cost.robust)).collect();
-        if self.spare {
-            let total = self.records.len() as u64;
-            self.warnings.extend(checks::square_gain(self.spec, &robust_after, total));
-        }
-        self.warnings.iter().for_each(|warning| self.place.progress.warn(warning.as_str()));
-        let total = self.records.len() as u64;
-        let count = |holds: fn(&Record) -> bool| Tally {
-            correct: self.records.iter().filter(|record| holds(record)).count() as u64,
-            total,
-        };
-        Ok(Evaluation {
-            total,
-            clean: count(Record::clean),
-            robust: count(Record::robust),
-            attacks: self.attacks,
-            warnings: self.warnings,
-            records: self.records,
-        })
-    }
-
-    /// The clean pass. Cheap next to any attack, so it is done anew on resume.
-    fn clean(&mut self) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        let rows: Vec<usize> = (0..self.data.len()).collect();
-        let progress = self.place.progress;
-        progress.begin("clean", rows.len() as u64, "image");
-        for chunk in rows.chunks(self.spec.batch as usize) {
-            if progress.stopping() {
-                return Err(Error::Interrupted);
+impl Cascade<'_> {
+    fn levels(&mut self, model: &dyn Classifier, known: &mut Known) -> Result<Vec<Level>> {
+        let mut levels = Vec::new();
+        for (level, epsilon) in self.epsilons.clone().into_iter().enumerate() {
+            // Who withstood a larger bound withstands this one; who is known to break within it
+            // needs no attack. The others were broken, but farther away.
+            let asked: Vec<usize> = (0..self.records.len())
+                .filter(|&row| {
+                    let record = &self.records[row];
+                    let eligible = record.clean() && self.aims.get(row) != Some(&record.label);
+                    eligible
+                        && if level == 0 {
+                            record.robust()
+                        } else {
+                            !record.robust() && record.robust_at(epsilon)
+                        }
+                })
+                .collect();
+            self.fallen = vec![false; self.records.len()];
+            let mut attacks = Vec::new();
+            for number in 0..self.bench.spec.attacks.len() {
+                attacks.push(self.attack((level, number), &asked, model, known)?);
             }
-            let images = self.data.images(chunk, self.place.device);
-            let labels = self.data.targets(chunk, self.place.device);
-            let logits = self.model.logits(&images);
-            self.classes(&logits)?;
-            let margins = floats(&margin(&logits, &labels));
-            if let Some(bad) = margins.iter().position(|margin| !margin.is_finite()) {
-                return Err(Error::Numerics(format!(
-                    "the model's logits for example {} are not finite on the clean image; check the \
-                     weights and the input normalisation",
-                    self.index(chunk[bad])
-                )));
-            }
-            if chunk[0] == 0 {
-                let found = checks::first_batch(self.spec, self.model, &images, &labels);
-                self.warnings.extend(found);
-            }
-            let predictions: Vec<i64> =
-                Vec::try_from(logits.argmax(1, false)).expect("a class for each row");
-            for (i, &row) in chunk.iter().enumerate() {
-                self.records.push(self.clean_record(row, predictions[i], margins[i]));
-            }
-            progress.at(self.records.len() as u64, "");
+            levels.push(Level { epsilon, robust: self.robust_at(epsilon), attacks });
         }
-        Ok(())
+        Ok(levels)
     }
 
-    fn classes(&self, logits: &Tensor) -> Result<()> {
-        let classes = logits.size()[1];
-        let highest = self.data.labels.iter().max().copied().unwrap_or(0);
-        if i64::from(highest) < classes {
-            return Ok(());
-        }
-        Err(Error::input(format!(
-            "the data has labels up to {highest} but the model only {classes} classes: is this the \
-             model's data set?"
-        )))
+    fn tally(&self, holds: impl Fn(&Record) -> bool) -> Tally {
+        let correct = self.records.iter().filter(|record| holds(record)).count() as u64;
+        Tally { correct, total: self.records.len() as u64 }
     }
 
-    fn clean_record(&self, row: usize, prediction: i64, margin: f64) -> Record {
-        Record {
-            index: self.index(row),
-            image_hash: self.data.image_hash(row),
-            label: i64::from(self.data.labels[row]),
-            clean_prediction: prediction,
-            clean_margin: margin,
-            broken_by: None,
-            restart: None,
-            target: None,
-            iteration: None,
-            norm: None,
-            adversarial_margin: None,
-            forwards: 1,
-            backwards: 0,
-        }
+    fn robust_at(&self, epsilon: Epsilon) -> Tally {
+        // At one bound alone what counts is that an attack broke it: reference mode's norms may
+        // exceed the bound by rounding.
+        let single = self.epsilons.len() == 1;
+        self.tally(|record| if single { record.robust() } else { record.robust_at(epsilon) })
     }
 
-    /// The index in the split of the `row`-th image.
-    fn index(&self, row: usize) -> u64 {
-        self.spec.data.skip + row as u64
-    }
-
-    fn attack(&mut self, number: usize, attack: &AttackSpec, done: &[Piece]) -> Result<()> {
-        let standing: Vec<usize> = (0..self.records.len())
-            .filter(|&row| {
-                let record = &self.records[row];
-                if self.spare { record.robust() } else { record.clean() }
-            })
-            .collect();
+    /// One attack at one bound.
+    fn attack(
+        &mut self,
+        (level, number): (usize, usize),
+        asked: &[usize],
+        model: &dyn Classifier,
+        known: &mut Known,
+    ) -> Result<AttackCost> {
+        let (bench, epsilon) = (self.bench, self.epsilons[level]);
+        let attack = &bench.spec.attacks[number];
+        let spared = |row: &&usize| self.protocol.individual || !self.fallen[**row];
+        let standing: Vec<usize> = asked.iter().filter(spared).copied().collect();
+        let before = self.robust_at(epsilon).correct
+            + if self.protocol.individual {
+                self.fallen.iter().filter(|x| **x).count() as u64
+            } else {
+                0
+            };
         let mut cost = AttackCost {
             attack: attack.name.to_string(),
-            robust: standing.len() as u64,
+            robust: before,
+            worst: 0,
             seconds: 0.0,
             forwards: 0,
             backwards: 0,
         };
-        // In reference mode batches are cut as AutoAttack cuts them; the journal's are the same.
-        let mut known: BTreeMap<u64, &Piece> = BTreeMap::new();
-        for piece in done.iter().filter(|piece| piece.attack == number) {
-            known.extend(piece.entries.first().map(|entry| (entry.index, piece)));
-        }
-        let progress = self.place.progress;
-        progress.begin(attack.name.as_str(), standing.len() as u64, "image");
+        bench.place.progress.begin(attack.name.as_str(), standing.len() as u64, "image");
+        let tasks = self.tasks(level, number, attack, &standing);
         let mut seen = 0;
-        for chunk in standing.chunks(self.spec.batch as usize) {
-            let fresh;
-            let piece = match known.get(&self.index(chunk[0])) {
-                Some(piece) => *piece,
-                None => {
-                    fresh = self.batch(number, attack, chunk)?;
-                    &fresh
+        let mut fresh = Vec::new();
+        for task in tasks {
+            match known.remove(&(level, number, bench.index(task.rows[0]))) {
+                Some(piece) => {
+                    seen += piece.entries.len();
+                    cost.seconds += piece.seconds;
+                    self.apply(&piece, &mut cost);
                 }
-            };
-            self.apply(attack.name, piece, &mut cost);
-            seen += chunk.len() as u64;
-            let robust = self.records.iter().filter(|record| record.robust()).count() as u64;
-            progress.at(seen, self.bound(robust));
+                None => fresh.push(task),
+            }
         }
-        self.attacks.push(cost);
+        self.attack_fresh(&fresh, model, &mut cost, (seen, standing.len()))?;
+        cost.worst = self.robust_at(epsilon).correct;
+        self.warnings.extend(checks::zero_gradients(attack.name.as_str(), self.still));
+        self.still = 0;
+        Ok(cost)
+    }
+
+    /// Attacks what no earlier run attacked, shared among all workers.
+    fn attack_fresh(
+        &mut self,
+        tasks: &[Task],
+        model: &dyn Classifier,
+        cost: &mut AttackCost,
+        (mut seen, standing): (usize, usize),
+    ) -> Result<()> {
+        let bench = self.bench;
+        let mut helpers = bench.place.helpers.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = 1 + helpers.len().min(tasks.len().saturating_sub(1));
+        let begun = Instant::now();
+        let done = &mut |task: &Task, found: Found| -> Result<()> {
+            let mut piece = found.piece;
+            piece.seconds /= workers as f64;
+            if bench.place.save_images {
+                let (indices, images) = &found.images;
+                self.journal.save_images((task.level, task.number), indices, images)?;
+            }
+            self.journal.append(&piece)?;
+            let passes = |of: fn(&Entry) -> u64| piece.entries.iter().map(of).sum();
+            self.pace.spend(passes(|entry| entry.forwards), passes(|entry| entry.backwards));
+            self.apply(&piece, cost);
+            seen += piece.entries.len();
+            let note = self.note((task.level, task.number), standing - seen);
+            bench.place.progress.at(seen as u64, note);
+            Ok(())
+        };
+        let work = |handle: &Handle, task: &Task, progress: &dyn Progress| {
+            batch::attack(&bench, handle, task, progress)
+        };
+        // Nothing to do must not cost a fast form.
+        let folded = bench.spec.mode == EvalMode::Strict && !tasks.is_empty();
+        let watched = (bench.place.progress, folded);
+        workers::share(tasks, (model, &mut helpers), watched, &work, done)?;
+        cost.seconds += begun.elapsed().as_secs_f64();
         Ok(())
     }
 
-    /// The running upper bound in words.
-    fn bound(&self, robust: u64) -> String {
-        let tally = Tally { correct: robust, total: self.records.len() as u64 };
-        format!("robust at most {:.2}% ({robust}/{})", tally.percent(), tally.total)
-    }
-
-    /// Attacks one batch and makes the outcome last.
-    fn batch(&mut self, number: usize, attack: &AttackSpec, chunk: &[usize]) -> Result<Piece> {
-        let progress = self.place.progress;
-        if progress.stopping() {
-            return Err(Error::Interrupted);
+    /// The batches of one attack: those of one target class apart from those of another.
+    fn tasks<'s>(
+        &self,
+        level: usize,
+        number: usize,
+        attack: &'s AttackSpec,
+        standing: &[usize],
+    ) -> Vec<Task<'s>> {
+        let mut groups: BTreeMap<Option<i64>, Vec<usize>> = BTreeMap::new();
+        for &row in standing {
+            groups.entry(self.aims.get(row).copied()).or_default().push(row);
         }
-        let begun = Instant::now();
-        let device = self.place.device;
-        let images = self.data.images(chunk, device);
-        let labels = self.data.targets(chunk, device);
-        let examples: Vec<u64> = chunk.iter().map(|&row| self.index(row)).collect();
-        let batch = Batch { images: &images, labels: &labels, examples: &examples };
-        let victim = self.fast.as_deref().unwrap_or(self.model);
-        let outcome = attack::run(&self.plain(attack), victim, &batch, progress)?;
-        let _guard = tch::no_grad_guard();
-        let norms =
-            floats(&geometry::norm(&(&outcome.adversarial - &images), self.spec.threat.norm));
-        let logits = self.model.logits(&outcome.adversarial);
-        let margins = floats(&margin(&logits, &labels));
-        // What breaks the fast form by less than rounding does not break the model.
-        let upheld: Vec<bool> = Vec::try_from(logits.argmax(1, false).ne_tensor(&labels))
-            .expect("an answer for each row");
-        let upheld = |i: usize| self.fast.is_none() || upheld[i];
-        let entries = (0..chunk.len())
-            .map(|i| Entry {
-                index: examples[i],
-                broken: outcome.breaks[i].filter(|_| upheld(i)).map(|how| Broken {
-                    restart: how.restart,
-                    target: how.target,
-                    iteration: how.iteration,
-                    norm: norms[i] as f32,
-                    margin: margins[i] as f32,
-                }),
-                forwards: outcome.forward[i],
-                backwards: outcome.backward[i],
-            })
-            .collect();
-        if self.place.save_images {
-            let broken: Vec<i64> = (0..chunk.len())
-                .filter(|&i| outcome.breaks[i].is_some() && upheld(i))
-                .map(|i| i as i64)
-                .collect();
-            let indices: Vec<u64> = broken.iter().map(|&i| examples[i as usize]).collect();
-            let rows = Tensor::from_slice(&broken).to_device(device);
-            let kept = outcome.adversarial.index_select(0, &rows);
-            self.journal.save_images(number, &indices, &kept)?;
-        }
-        let warnings = checks::zero_gradients(attack.name.as_str(), outcome.zero_gradients);
-        let piece = Piece {
-            attack: number,
-            entries,
-            seconds: begun.elapsed().as_secs_f64(),
-            warnings: warnings.into_iter().collect(),
+        let batch = self.bench.spec.batch as usize;
+        let cut = |rows: &Vec<usize>| match self.bench.spec.mode {
+            // As AutoAttack cuts them, whose noise depends on it.
+            EvalMode::Reference => rows.chunks(batch).map(<[usize]>::to_vec).collect(),
+            EvalMode::Strict => workers::cut(rows, batch),
         };
-        self.journal.append(&piece)?;
-        Ok(piece)
+        let task = |aim: Option<i64>, rows| Task {
+            level,
+            number,
+            attack,
+            epsilon: self.epsilons[level].value(),
+            rows,
+            aim,
+            tighten: self.epsilons.len() > 1,
+        };
+        groups
+            .iter()
+            .flat_map(|(aim, rows)| cut(rows).into_iter().map(|rows| task(*aim, rows)))
+            .collect()
     }
 
-    fn plain(&self, attack: &AttackSpec) -> attack::Spec {
-        attack::Spec {
-            kind: kind(attack.name),
-            steps: attack.steps,
-            restarts: attack.restarts,
-            targets: attack.targets,
-            eot: attack.eot,
-            staged: self.spec.staged(),
-            norm: self.spec.threat.norm,
-            epsilon: self.spec.threat.epsilon.value(),
-            bounds: Bounds::UNIT,
-            mode: match self.spec.mode {
-                EvalMode::Strict => attack::Mode::Strict,
-                EvalMode::Reference => attack::Mode::Reference,
-            },
-            seed: self.spec.seed,
+    /// The running upper bound and the time left in words.
+    fn note(&self, (level, number): (usize, usize), waiting: usize) -> String {
+        let robust = self.robust_at(self.epsilons[level]);
+        let mut text = format!(
+            "robust at most {:.2}% ({}/{})",
+            robust.percent(),
+            robust.correct,
+            robust.total
+        );
+        if self.epsilons.len() > 1 {
+            text = format!("eps {}: {text}", self.epsilons[level]);
+        }
+        let attacks = &self.bench.spec.attacks;
+        let later: f64 = attacks[number + 1..].iter().map(pace::work).sum();
+        let work = waiting as f64 * pace::work(&attacks[number]) + robust.correct as f64 * later;
+        match self.pace.left(work) {
+            Some(left) => format!("{text}, {left}"),
+            None => text,
         }
     }
 
     /// Enters what became of one batch.
-    fn apply(&mut self, name: AttackName, piece: &Piece, cost: &mut AttackCost) {
-        cost.seconds += piece.seconds;
+    fn apply(&mut self, piece: &Piece, cost: &mut AttackCost) {
+        self.still += piece.still;
         for entry in &piece.entries {
             cost.forwards += entry.forwards;
             cost.backwards += entry.backwards;
-            let record = &mut self.records[(entry.index - self.spec.data.skip) as usize];
+            let row = (entry.index - self.bench.spec.data.skip) as usize;
+            let record = &mut self.records[row];
             record.forwards += entry.forwards;
             record.backwards += entry.backwards;
             let Some(broken) = &entry.broken else { continue };
             cost.robust -= 1;
-            // Individual mode: the first attack that broke it keeps the credit.
-            if record.broken_by.is_none() {
-                record.broken_by = Some(name.to_string());
+            self.fallen[row] = true;
+            // Individual mode: the first attack that broke it keeps the credit. A curve: the
+            // closest break has it.
+            if record.broken_by.is_none()
+                || piece.level > 0 && record.norm.is_none_or(|norm| broken.norm < norm)
+            {
+                record.broken_by = Some(cost.attack.clone());
                 record.restart = Some(broken.restart);
                 record.target = broken.target;
                 record.iteration = Some(broken.iteration);
-                record.norm = Some(f64::from(broken.norm));
-                record.adversarial_margin = Some(f64::from(broken.margin));
+                record.norm = Some(broken.norm);
+                record.adversarial_margin = Some(broken.margin);
             }
         }
-        for warning in &piece.warnings {
-            if !self.warnings.contains(warning) {
-                self.warnings.push(warning.clone());
-            }
+    }
+
+    fn finish(mut self, mut levels: Vec<Level>) -> Evaluation {
+        self.warnings.extend(checks::unusual(self.bench.spec));
+        self.warnings.extend(checks::own_class(&self.records, &self.aims));
+        let attacks = levels[0].attacks.clone();
+        let total = self.records.len() as u64;
+        if !self.protocol.individual {
+            let after: Vec<_> =
+                attacks.iter().map(|cost| (cost.attack.clone(), cost.robust)).collect();
+            self.warnings.extend(checks::square_gain(self.bench.spec, &after, total));
+        }
+        let progress = self.bench.place.progress;
+        self.warnings.iter().for_each(|warning| progress.warn(warning.as_str()));
+        levels.reverse();
+        Evaluation {
+            total,
+            clean: self.tally(Record::clean),
+            robust: self.tally(Record::robust),
+            attacks,
+            warnings: self.warnings,
+            records: self.records,
+            curve: if levels.len() > 1 { levels } else { Vec::new() },
         }
     }
 }
 
-fn validate(spec: &EvaluateSpec, model: &dyn Classifier, data: &Dataset) -> Result<()> {
+fn validate(
+    spec: &EvaluateSpec,
+    protocol: &Protocol,
+    model: &dyn Classifier,
+    data: &Dataset,
+) -> Result<()> {
     let wrong = |what: String| Err(Error::input(what));
     if data.is_empty() {
         return wrong(format!("`{}` has no images to evaluate on", data.name));
@@ -386,8 +361,18 @@ fn validate(spec: &EvaluateSpec, model: &dyn Classifier, data: &Dataset) -> Resu
     if model.classes() < 2 {
         return wrong(format!("the model has {} class(es): nothing to mistake", model.classes()));
     }
-    if spec.threat.epsilon.value() <= 0.0 {
-        return wrong(format!("epsilon {} is not positive", spec.threat.epsilon));
+    let epsilons = protocol.epsilons(spec);
+    if let Some(epsilon) = epsilons.iter().find(|epsilon| epsilon.value() <= 0.0) {
+        return wrong(format!("epsilon {epsilon} is not positive"));
+    }
+    if spec.mode == EvalMode::Reference && (epsilons.len() > 1 || protocol.aim.is_some()) {
+        return wrong(
+            "reference mode is AutoAttack's own: one epsilon and no target; use strict mode"
+                .to_owned(),
+        );
+    }
+    if protocol.individual && epsilons.len() > 1 {
+        return wrong("individual mode takes one epsilon: run it once for each".to_owned());
     }
     for attack in &spec.attacks {
         if attack.steps == 0 || attack.restarts == 0 {
@@ -395,22 +380,4 @@ fn validate(spec: &EvaluateSpec, model: &dyn Classifier, data: &Dataset) -> Resu
         }
     }
     Ok(())
-}
-
-fn kind(name: AttackName) -> attack::Kind {
-    match name {
-        AttackName::ApgdCe => attack::Kind::ApgdCe,
-        AttackName::ApgdDlr => attack::Kind::ApgdDlr,
-        AttackName::ApgdT => attack::Kind::ApgdTargeted,
-        AttackName::Fab => attack::Kind::Fab,
-        AttackName::FabT => attack::Kind::FabTargeted,
-        AttackName::Square => attack::Kind::Square,
-        AttackName::Pgd => attack::Kind::Pgd,
-        AttackName::Malt => attack::Kind::Malt,
-        AttackName::Pma => attack::Kind::Pma,
-    }
-}
-
-fn floats(values: &Tensor) -> Vec<f64> {
-    Vec::try_from(values.to_device(Device::Cpu).to_kind(tch::Kind::Double)).expect("one a row")
 }

@@ -3,7 +3,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::spec::{AttackName, EvaluateSpec};
+use super::{
+    result::Record,
+    spec::{AttackName, EvaluateSpec},
+};
 use crate::{net::Classifier, threat::Norm};
 
 /// The warnings that the first batch gives rise to.
@@ -19,11 +22,14 @@ pub(crate) fn first_batch(
     if spec.suite != "rand" {
         found.extend(randomised(model, images, labels));
     }
+    found.extend(batch_statistics(model, images, &logits));
     found.extend(probabilities(&logits));
     found.extend(input_range(model, images, labels, &logits));
     found.extend(few_classes(spec, logits.size()[1]));
     if let Some((low, high)) = outside(images) {
-        found.push(format!("images reach from {low} to {high}; attacks keep to [0, 1]"));
+        found.push(format!(
+            "images reach from {low} to {high}; attacks keep to [0, 1]; rescale the data"
+        ));
     }
     found
 }
@@ -51,7 +57,27 @@ fn randomised(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Optio
         format!(
             "the model seems randomised: five passes over one batch had between {least} and {most} \
              right and differ by up to {gap:.1e} (limit 1e-4); use --suite rand, or put the model \
-             into evaluation mode if it is still in training mode"
+             into evaluation mode if it is still in training mode (dropout)"
+        )
+    })
+}
+
+/// What a model says about an image must not depend on the images beside it.
+fn batch_statistics(model: &dyn Classifier, images: &Tensor, logits: &Tensor) -> Option<String> {
+    let few = (images.size()[0] / 2).min(8);
+    if few == 0 {
+        return None;
+    }
+    let alone = model.logits(&images.narrow(0, 0, few));
+    let together = logits.narrow(0, 0, few);
+    let scale = together.abs().max().double_value(&[]).max(1e-12);
+    let gap = (alone - together).abs().max().double_value(&[]) / scale;
+    (gap > 1e-3).then(|| {
+        format!(
+            "the first {few} images get other logits alone than among {} (by {gap:.1e} of the \
+             largest, limit 1e-3): the model normalises by the batch, as in training mode; save it \
+             in evaluation mode (model.eval() before tracing)",
+            images.size()[0]
         )
     })
 }
@@ -70,30 +96,99 @@ fn probabilities(logits: &Tensor) -> Option<String> {
     })
 }
 
-/// A model that does better on 255 times the input was made for bytes.
+/// Input ranges that models expect, and what turns images in `[0, 1]` into them.
+fn other_ranges(images: &Tensor) -> [(&'static str, &'static str, Tensor); 4] {
+    let normalised = |mean: [f64; 3], deviation: [f64; 3]| {
+        let channels =
+            |values: [f64; 3]| Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]);
+        let device = images.device();
+        (images - channels(mean).to_device(device)) / channels(deviation).to_device(device)
+    };
+    [
+        ("[0, 255]", "--bounds 0,255", images * 255.0),
+        ("[-1, 1]", "--bounds=-1,1", images * 2.0 - 1.0),
+        (
+            "CIFAR-10's normalisation",
+            "--mean 0.4914,0.4822,0.4465 --std 0.2471,0.2435,0.2616",
+            normalised([0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]),
+        ),
+        (
+            "ImageNet's normalisation",
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+            normalised([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ),
+    ]
+}
+
+/// A model that does much better on images in another range was made for that range.
 fn input_range(
     model: &dyn Classifier,
     images: &Tensor,
     labels: &Tensor,
     logits: &Tensor,
 ) -> Option<String> {
+    let count = labels.size()[0] as f64;
+    if count < 16.0 || images.size()[1] != 3 {
+        return None;
+    }
     let right = |logits: &Tensor| {
-        let right = logits.argmax(1, false).eq_tensor(labels);
-        right.to_kind(Kind::Double).mean(None::<Kind>).double_value(&[])
+        logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]) as f64
     };
-    let (here, chance) = (right(logits), 1.0 / logits.size()[1] as f64);
-    let candidates = [("[0, 255]", images * 255.0), ("[-1, 1]", images * 2.0 - 1.0)];
-    candidates.into_iter().find_map(|(range, moved)| {
-        let there = right(&model.logits(&moved));
-        let better = labels.size()[0] >= 16 && there > here + 0.2 && here < 2.0 * chance.max(0.15);
-        better.then(|| {
+    let here = right(logits);
+    let (range, flags, there) = other_ranges(images)
+        .into_iter()
+        .map(|(range, flags, moved)| (range, flags, right(&model.logits(&moved))))
+        .max_by(|a, b| a.2.total_cmp(&b.2))?;
+    // Three deviations of a count, and a tenth of all: chance alone does not warn.
+    let better = there - here > (1.5 * count.sqrt()).max(0.1 * count);
+    better.then(|| {
+        format!(
+            "of the first {count} images {here} are right in [0, 1] but {there} in {range}: the \
+             model expects that range; pass {flags}"
+        )
+    })
+}
+
+/// Labels that a permutation of the classes explains much better than the classes themselves.
+pub(crate) fn labels(records: &[Record], classes: i64) -> Option<String> {
+    let classes = usize::try_from(classes).ok()?;
+    let mut counts = vec![vec![0u64; classes]; classes];
+    for record in records {
+        let (label, said) = (record.label as usize, record.clean_prediction as usize);
+        *counts.get_mut(label)?.get_mut(said)? += 1;
+    }
+    let right: u64 = (0..classes).map(|class| counts[class][class]).sum();
+    let best = |row: &Vec<u64>| (0..classes).max_by_key(|&class| row[class]).unwrap_or(0);
+    let present: Vec<usize> =
+        (0..classes).filter(|&label| counts[label].iter().sum::<u64>() > 0).collect();
+    let said: Vec<usize> = present.iter().map(|&label| best(&counts[label])).collect();
+    let mapped: u64 = present.iter().zip(&said).map(|(&label, &said)| counts[label][said]).sum();
+    let distinct = said.iter().collect::<std::collections::BTreeSet<_>>().len() == said.len();
+    let total = records.len() as u64;
+    (total >= 20 && present.len() > 1 && distinct && 2 * mapped > total && 2 * right < mapped).then(
+        || {
+            let moved = present.iter().zip(&said).filter(|(label, said)| label != said);
+            let examples: Vec<String> = moved
+                .take(3)
+                .map(|(label, said)| format!("{label} is mostly called {said}"))
+                .collect();
             format!(
-                "clean accuracy is {:.1}% on images in [0, 1] but {:.1}% on the same images in \
-                 {range}: the model expects that range; wrap it so that it takes [0, 1]",
-                100.0 * here,
-                100.0 * there
+                "{right} of {total} clean images are right, but {mapped} would be if classes were \
+                 renumbered ({}): the labels seem to be in another order than the model's classes; \
+                 check the data",
+                examples.join(", ")
             )
-        })
+        },
+    )
+}
+
+/// Examples that already are what a targeted attack would make of them.
+pub(crate) fn own_class(records: &[Record], aims: &[i64]) -> Option<String> {
+    let own = records.iter().zip(aims).filter(|(record, aim)| record.label == **aim).count();
+    (own > 0).then(|| {
+        format!(
+            "{own} examples belong to the target class: they are not attacked and count as robust"
+        )
     })
 }
 
@@ -153,10 +248,18 @@ pub(crate) fn zero_gradients(attack: &str, count: u64) -> Option<String> {
     })
 }
 
-/// L1 outside the standard suite has no published settings.
+/// Suites whose figure is not AutoAttack's.
 pub(crate) fn unusual(spec: &EvaluateSpec) -> Option<String> {
-    (spec.threat.norm == Norm::L1 && spec.suite == "plus").then(|| {
-        "the plus suite has no published settings for l1 (attacks run unstaged); prefer standard"
-            .to_owned()
-    })
+    match spec.suite.as_str() {
+        "plus" if spec.threat.norm == Norm::L1 => Some(
+            "the plus suite has no published settings for l1 (attacks run unstaged); prefer standard"
+                .to_owned(),
+        ),
+        "quick" => Some(
+            "the quick suite gives an upper bound, for continuous integration: its few short \
+             attacks may miss breaks; report figures of --suite standard"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }

@@ -2,19 +2,17 @@
 //! written through to the disk. A torn last line is the piece that was under way; it is dropped.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::{
-    digest::hash_bytes,
-    error::{AtPath, Error, Result},
-};
+use crate::error::{AtPath, Error, Result};
 
 /// What became of one example in one attack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,19 +29,38 @@ pub(crate) struct Broken {
     pub(crate) restart: u64,
     pub(crate) target: Option<i64>,
     pub(crate) iteration: u64,
-    // As computed: serde_json may read a float64 back one unit off, a float32 never.
-    pub(crate) norm: f32,
-    pub(crate) margin: f32,
+    // serde_json may read a float64 back one unit off.
+    #[serde(with = "bits")]
+    pub(crate) norm: f64,
+    #[serde(with = "bits")]
+    pub(crate) margin: f64,
+}
+
+/// A float64 as its bits.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(value.to_bits())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        u64::deserialize(from).map(f64::from_bits)
+    }
 }
 
 /// One finished batch of one attack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Piece {
+    /// Position of the bound, the largest first.
+    pub(crate) level: usize,
     /// Position of the attack in the cascade.
     pub(crate) attack: usize,
     pub(crate) entries: Vec<Entry>,
     pub(crate) seconds: f64,
-    pub(crate) warnings: Vec<String>,
+    /// Starting points without a gradient.
+    pub(crate) still: u64,
 }
 
 /// An open journal.
@@ -62,8 +79,7 @@ impl Journal {
         let images = work.join("adversarial");
         fs::create_dir_all(&images).at(&images)?;
         let path = work.join("journal.jsonl");
-        let header =
-            format!("{{\"identity\":\"{}\"}}", hash_bytes(identity.to_string().as_bytes()));
+        let header = json!({ "identity": identity }).to_string();
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -75,11 +91,7 @@ impl Journal {
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             if kept.is_empty() {
                 if line.trim_end() != header {
-                    return Err(Error::in_file(
-                        &path,
-                        "is the journal of another evaluation (model, data or settings differ); \
-                         choose another --out or delete this folder",
-                    ));
+                    return Err(Error::in_file(&path, stranger(line, identity)));
                 }
             } else {
                 match serde_json::from_str(line) {
@@ -112,12 +124,13 @@ impl Journal {
     /// Keeps adversarial images `[n,3,h,w]` under their indices, before the piece that names them.
     pub(crate) fn save_images(
         &self,
-        attack: usize,
+        (level, attack): (usize, usize),
         indices: &[u64],
         images: &Tensor,
     ) -> Result<()> {
         let Some(first) = indices.first() else { return Ok(()) };
-        let path = self.images.join(format!("{attack:02}-{first:08}.safetensors"));
+        let name = format!("{level:02}-{attack:02}-{first:08}.safetensors");
+        let path = self.images.join(name);
         let fresh = path.with_extension("new");
         let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
         let images = images.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
@@ -129,8 +142,52 @@ impl Journal {
     }
 }
 
-/// All adversarial images kept in `work`, by index; later attacks win.
-pub(crate) fn saved_images(work: &Path) -> Result<Vec<(u64, Tensor)>> {
+/// Which settings differ from those that the journal's first `line` was begun with.
+fn stranger(line: &str, identity: &Value) -> String {
+    let flat = |value: &Value| {
+        let mut found = BTreeMap::new();
+        flatten("", value, &mut found);
+        found
+    };
+    let begun: Value = serde_json::from_str(line).unwrap_or_default();
+    let (before, now) = (flat(&begun["identity"]), flat(identity));
+    let differ: Vec<String> = before
+        .keys()
+        .chain(now.keys())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter(|key| before.get(*key) != now.get(*key))
+        .map(|key| {
+            let value = |of: &BTreeMap<String, String>| {
+                of.get(key).cloned().unwrap_or_else(|| "none".to_owned())
+            };
+            format!("{key} was {}, is {}", value(&before), value(&now))
+        })
+        .collect();
+    format!(
+        "is the journal of another evaluation ({}); choose another --out or delete this folder",
+        differ.join("; ")
+    )
+}
+
+fn flatten(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            let dot = if path.is_empty() { "" } else { "." };
+            flatten(&format!("{path}{dot}{key}"), value, found);
+        }),
+        other => {
+            found.insert(path.to_owned(), other.to_string());
+        }
+    }
+}
+
+/// The files of adversarial images in `work`, those that hold the last word on an example first:
+/// the smallest bound's, then the first attack's.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn image_files(work: &Path) -> Result<Vec<PathBuf>> {
     let folder = work.join("adversarial");
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .at(&folder)?
@@ -138,35 +195,37 @@ pub(crate) fn saved_images(work: &Path) -> Result<Vec<(u64, Tensor)>> {
         .collect::<std::io::Result<_>>()
         .at(&folder)?;
     files.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
-    files.sort();
-    let mut found = Vec::new();
-    for path in files {
-        let bad =
-            |what: &str| Error::in_file(&path, format!("is no file of adversarial images: {what}"));
-        let tensors = Tensor::read_safetensors(&path).map_err(|error| bad(&error.to_string()))?;
-        let get =
-            |name: &str| tensors.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor);
-        let index = get("index").ok_or_else(|| bad("no `index`"))?;
-        let images = get("adversarial").ok_or_else(|| bad("no `adversarial`"))?;
-        let index = Vec::<i64>::try_from(index).map_err(|error| bad(&error.to_string()))?;
-        if images.dim() != 4 || images.size()[0] != index.len() as i64 {
-            return Err(bad("`index` and `adversarial` differ in length"));
-        }
-        found.extend(index.iter().enumerate().map(|(i, &at)| (at as u64, images.get(i as i64))));
+    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let level = |path: &PathBuf| name(path).and_then(|name| name.get(..2).map(str::to_owned));
+    files.sort_by(|a, b| level(b).cmp(&level(a)).then_with(|| name(a).cmp(&name(b))));
+    Ok(files)
+}
+
+/// The adversarial images in one file: indices, and images `[n,3,h,w]`.
+pub(crate) fn read_images(path: &Path) -> Result<(Vec<u64>, Tensor)> {
+    let bad =
+        |what: &str| Error::in_file(path, format!("is no file of adversarial images: {what}"));
+    let tensors = Tensor::read_safetensors(path).map_err(|error| bad(&error.to_string()))?;
+    let get = |name: &str| tensors.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor);
+    let index = get("index").ok_or_else(|| bad("no `index`"))?;
+    let images = get("adversarial").ok_or_else(|| bad("no `adversarial`"))?;
+    let index = Vec::<i64>::try_from(index).map_err(|error| bad(&error.to_string()))?;
+    if images.dim() != 4 || images.size()[0] != index.len() as i64 {
+        return Err(bad("`index` and `adversarial` differ in length"));
     }
-    Ok(found)
+    let images = images.to_kind(Kind::Float);
+    Ok((index.into_iter().map(|at| at as u64).collect(), images))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn piece(attack: usize) -> Piece {
         let broken =
             Broken { restart: 0, target: Some(3), iteration: 7, norm: 0.031, margin: -0.1 };
         let entry = Entry { index: 5, broken: Some(broken), forwards: 9, backwards: 8 };
-        Piece { attack, entries: vec![entry], seconds: 0.25, warnings: vec![] }
+        Piece { level: 1, attack, entries: vec![entry], seconds: 0.25, still: 2 }
     }
 
     #[test]
@@ -192,6 +251,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         Journal::open(folder.path(), &json!({"model": "a"})).unwrap();
         let error = Journal::open(folder.path(), &json!({"model": "b"})).err().unwrap();
-        assert!(error.to_string().contains("another evaluation"), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("another evaluation"), "{text}");
+        assert!(text.contains(r#"model was "a", is "b""#), "{text}");
     }
 }

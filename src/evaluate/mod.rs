@@ -1,14 +1,27 @@
 //! Robust accuracy by a cascade of attacks: AutoAttack's protocol, with a record for each example.
 
+pub mod aim;
+mod batch;
 pub mod cascade;
 pub mod checks;
+mod clean;
 pub mod journal;
+mod pace;
+pub mod place;
+pub mod range;
 pub mod result;
+pub mod size;
 pub mod spec;
 pub mod verify;
+mod workers;
 
-pub use cascade::{Place, individual, run, run_in};
+#[cfg(test)]
+mod protocol_tests;
 #[cfg(test)]
 mod tests;
-pub use result::{AttackCost, Evaluation, Record};
+
+pub use aim::Aim;
+pub use cascade::{run, run_in};
+pub use place::{Place, Protocol};
+pub use result::{AttackCost, Evaluation, Level, Record};
 pub use verify::verify;

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Tally;
+use crate::units::{Epsilon, Tally};
 
 /// The stage's revision: part of job ids; it rises when results can change.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// One example.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,11 @@ impl Record {
     pub fn robust(&self) -> bool {
         self.clean() && self.broken_by.is_none()
     }
+
+    /// Whether it is classified rightly and no break with a norm of at most `epsilon` is known.
+    pub fn robust_at(&self, epsilon: Epsilon) -> bool {
+        self.clean() && self.norm.is_none_or(|norm| norm > epsilon.value())
+    }
 }
 
 /// What one attack cost and left.
@@ -57,6 +62,9 @@ pub struct AttackCost {
     pub attack: String,
     /// Examples still robust after it (individual mode: after it alone).
     pub robust: u64,
+    /// Examples still robust after it and all before it: in individual mode the cascade's view.
+    #[serde(default)]
+    pub worst: u64,
     /// Wall time.
     pub seconds: f64,
     /// Forward passes, counted in examples.
@@ -65,7 +73,18 @@ pub struct AttackCost {
     pub backwards: u64,
 }
 
-/// The whole result.
+/// One bound of a curve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    /// The bound.
+    pub epsilon: Epsilon,
+    /// Right under every attack within it.
+    pub robust: Tally,
+    /// What was spent on it, after what larger bounds had shown.
+    pub attacks: Vec<AttackCost>,
+}
+
+/// The whole result. That of a curve is about its largest bound; the others stand in `curve`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Examples.
@@ -79,7 +98,11 @@ pub struct Evaluation {
     /// What the defence checks and the attacks had to say.
     pub warnings: Vec<String>,
     /// One for each example, in order.
+    #[serde(default)]
     pub records: Vec<Record>,
+    /// All bounds of a curve, the smallest first; empty where there is one bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Level>,
 }
 
 impl Evaluation {

@@ -2,13 +2,16 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Place, Record, individual, run, run_in,
+    Place, Protocol, run, run_in,
     spec::{AttackName, AttackSpec, Checkpoint, EvalMode, EvaluateSpec, published, resolve_suite},
     verify,
 };
@@ -26,8 +29,9 @@ use crate::{
     units::Epsilon,
 };
 
-const COUNT: usize = 24;
+pub(super) const COUNT: usize = 24;
 const SIZE: (usize, usize) = (8, 6);
+pub(super) const PLAIN: Protocol = Protocol { individual: false, aim: None, curve: Vec::new() };
 
 /// Grey images away from the walls of the box.
 fn data() -> Dataset {
@@ -43,14 +47,14 @@ fn data() -> Dataset {
     }
 }
 
-fn linear(classes: usize) -> Linear {
+pub(super) fn linear(classes: usize) -> Linear {
     let inputs = 3 * SIZE.0 * SIZE.1;
     let values = Stream::new(1, "weights", 0).normals(classes * inputs);
     Linear { weight: Tensor::from_slice(&values).view([classes as i64, inputs as i64]) }
 }
 
 /// The data with labels that `model` predicts.
-fn labelled(model: &dyn Classifier) -> Dataset {
+pub(super) fn labelled(model: &dyn Classifier) -> Dataset {
     let mut data = data();
     let rows: Vec<usize> = (0..COUNT).collect();
     let predictions = model.logits(&data.images(&rows, Device::Cpu)).argmax(1, false);
@@ -59,7 +63,7 @@ fn labelled(model: &dyn Classifier) -> Dataset {
     data
 }
 
-fn spec(norm: Norm, epsilon: Epsilon, attacks: Vec<AttackSpec>) -> EvaluateSpec {
+pub(super) fn spec(norm: Norm, epsilon: Epsilon, attacks: Vec<AttackSpec>) -> EvaluateSpec {
     EvaluateSpec {
         data: Source {
             name: "grey".to_owned(),
@@ -79,11 +83,15 @@ fn spec(norm: Norm, epsilon: Epsilon, attacks: Vec<AttackSpec>) -> EvaluateSpec 
     }
 }
 
-fn short(name: AttackName, steps: u64) -> AttackSpec {
+pub(super) fn short(name: AttackName, steps: u64) -> AttackSpec {
     AttackSpec { steps, ..published(name, 4) }
 }
 
-fn evaluate(spec: &EvaluateSpec, model: &dyn Classifier, data: &Dataset) -> super::Evaluation {
+pub(super) fn evaluate(
+    spec: &EvaluateSpec,
+    model: &dyn Classifier,
+    data: &Dataset,
+) -> super::Evaluation {
     let folder = tempfile::tempdir().unwrap();
     run(spec, model, data, Device::Cpu, folder.path(), &Silent).unwrap()
 }
@@ -152,14 +160,16 @@ fn every_attack_and_norm_keeps_the_contract_of_a_break() {
     let model = linear(4);
     let data = labelled(&model);
     for (norm, epsilon) in [(Norm::Linf, "4/255"), (Norm::L2, "0.2"), (Norm::L1, "1.5")] {
-        for name in ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd"] {
+        for name in
+            ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square", "pgd", "malt", "pma"]
+        {
             let attack = short(name.parse().unwrap(), 30);
             let spec = spec(norm, epsilon.parse().unwrap(), vec![attack]);
             let folder = tempfile::tempdir().unwrap();
             let place = place(folder.path(), &Silent);
-            let found = run_in(&spec, &model, &data, &place).unwrap();
+            let found = run_in(&spec, &PLAIN, &model, &data, &place).unwrap();
             let checked =
-                verify(&spec, &found, &model, &data, (folder.path(), Device::Cpu)).unwrap();
+                verify((&spec, None), &found, &model, &data, (folder.path(), Device::Cpu)).unwrap();
             assert_eq!(
                 (checked.held, checked.problems),
                 (checked.claimed, vec![]),
@@ -174,8 +184,9 @@ fn every_attack_and_norm_keeps_the_contract_of_a_break() {
     }
 }
 
-fn place<'a>(work: &'a Path, progress: &'a dyn Progress) -> Place<'a> {
-    Place { device: Device::Cpu, work, progress, model_identity: "m", save_images: true }
+pub(super) fn place<'a>(work: &'a Path, progress: &'a dyn Progress) -> Place<'a> {
+    let helpers = Mutex::default();
+    Place { device: Device::Cpu, work, progress, model_identity: "m", save_images: true, helpers }
 }
 
 /// Asks to stop at the `limit`-th question.
@@ -209,7 +220,7 @@ fn an_evaluation_stopped_anywhere_resumes_to_the_same_records() {
     let mut stops = 0;
     let resumed = loop {
         let watch = Impatient { asked: AtomicU64::new(0), limit: 40 };
-        match run_in(&spec, &model, &data, &place(folder.path(), &watch)) {
+        match run_in(&spec, &PLAIN, &model, &data, &place(folder.path(), &watch)) {
             Ok(evaluation) => break evaluation,
             Err(Error::Interrupted) => stops += 1,
             Err(error) => panic!("{error}"),
@@ -278,61 +289,15 @@ fn individual_mode_sends_every_attack_to_every_example() {
     let attacks = vec![short(AttackName::ApgdCe, 20), short(AttackName::Square, 20)];
     let spec = spec(Norm::Linf, "2/255".parse().unwrap(), attacks);
     let folder = tempfile::tempdir().unwrap();
-    let alone = individual(&spec, &model, &data, &place(folder.path(), &Silent)).unwrap();
+    let protocol = Protocol { individual: true, ..PLAIN };
+    let place = place(folder.path(), &Silent);
+    let alone = run_in(&spec, &protocol, &model, &data, &place).unwrap();
     let cascade = evaluate(&spec, &model, &data);
     assert_eq!(alone.robust, cascade.robust);
     assert_eq!(alone.attacks[0].robust, cascade.attacks[0].robust);
     assert!(alone.attacks[1].robust >= cascade.attacks[1].robust);
     assert!(alone.attacks[1].forwards > cascade.attacks[1].forwards);
-}
-
-/// Does to the logits of a linear model what defences do.
-struct Altered(Linear, fn(&Tensor) -> Tensor);
-
-impl Classifier for Altered {
-    fn classes(&self) -> i64 {
-        self.0.classes()
-    }
-
-    fn logits(&self, x: &Tensor) -> Tensor {
-        (self.1)(&self.0.logits(x))
-    }
-}
-
-#[test]
-fn defences_are_found_and_named() {
-    let data = labelled(&linear(4));
-    let spec = spec(Norm::Linf, "1/255".parse().unwrap(), vec![short(AttackName::ApgdDlr, 2)]);
-    let warned = |alter: fn(&Tensor) -> Tensor, word: &str| {
-        let found = evaluate(&spec, &Altered(linear(4), alter), &data);
-        assert!(found.warnings.iter().any(|w| w.contains(word)), "{word}: {:?}", found.warnings);
-    };
-    warned(|z| z.softmax(1, Kind::Float), "probabilities");
-    warned(|z| z + z.rand_like() * 0.1, "randomised");
-    warned(|z| z.round(), "gradient of zero");
-    let broken = Altered(linear(4), |z| z / 0.0);
-    let folder = tempfile::tempdir().unwrap();
-    let error = run(&spec, &broken, &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
-    assert!(matches!(&error, Error::Numerics(text) if text.contains("example 0")), "{error}");
-    let few = run(&spec, &linear(2), &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
-    assert!(few.to_string().contains("labels up to"), "{few}");
-}
-
-#[test]
-fn records_name_what_broke_them() {
-    let model = linear(4);
-    let data = labelled(&model);
-    let spec = spec(Norm::Linf, "4/255".parse().unwrap(), vec![short(AttackName::ApgdT, 20)]);
-    let found = evaluate(
-        &EvaluateSpec { data: Source { skip: 100, ..spec.data.clone() }, ..spec },
-        &model,
-        &data,
-    );
-    let broken: Vec<&Record> = found.records.iter().filter(|r| r.broken_by.is_some()).collect();
-    assert!(!broken.is_empty());
-    for record in broken {
-        assert_eq!(record.broken_by.as_deref(), Some("apgd-t"));
-        assert!(record.index >= 100 && record.target.unwrap() != record.label);
-        assert!(record.forwards > 1 && record.backwards > 0 && record.image_hash.len() == 16);
-    }
+    let worst: Vec<u64> = alone.attacks.iter().map(|cost| cost.worst).collect();
+    let after: Vec<u64> = cascade.attacks.iter().map(|cost| cost.robust).collect();
+    assert_eq!(worst, after, "the cascade's view stands beside");
 }

@@ -4,6 +4,7 @@
 
 pub mod atomic;
 pub mod compare;
+pub mod curve;
 pub mod frame;
 pub mod published;
 pub mod records;

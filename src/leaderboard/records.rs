@@ -67,6 +67,26 @@ impl From<&Record> for ExampleRecord {
     }
 }
 
+impl From<ExampleRecord> for Record {
+    fn from(record: ExampleRecord) -> Self {
+        Self {
+            index: record.index,
+            image_hash: record.image_hash,
+            label: record.label,
+            clean_prediction: record.clean_prediction,
+            clean_margin: record.clean_margin,
+            broken_by: record.broken_by,
+            restart: record.restart,
+            target: record.target,
+            iteration: record.iteration,
+            norm: record.norm,
+            adversarial_margin: record.adversarial_margin,
+            forwards: record.forwards,
+            backwards: record.backwards,
+        }
+    }
+}
+
 impl ExampleRecord {
     /// Right without an attack.
     pub fn clean(&self) -> bool {

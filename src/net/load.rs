@@ -26,7 +26,7 @@ use crate::{
 /// What a file turned out to hold.
 pub enum Loaded {
     /// A classifier.
-    Classifier(Box<dyn Classifier>),
+    Classifier(Box<dyn Classifier + Send>),
     /// A denoiser.
     Denoiser(Box<DenoiserNet>),
 }
@@ -71,7 +71,7 @@ pub fn load_classifier(
     arch: Option<&str>,
     dataset: &str,
     device: Device,
-) -> Result<Box<dyn Classifier>> {
+) -> Result<Box<dyn Classifier + Send>> {
     classifier(path, &tree::read(path)?, Told { arch, dataset, weights: None }, device)
 }
 
@@ -80,7 +80,7 @@ fn classifier(
     document: &Document,
     told: Told,
     device: Device,
-) -> Result<Box<dyn Classifier>> {
+) -> Result<Box<dyn Classifier + Send>> {
     if document.format == Format::TorchScript {
         return Ok(Box::new(Script::load(path, arch::resolution(told.dataset), device)?));
     }

@@ -29,7 +29,7 @@ pub use load::{load_classifier, load_denoiser, load_network, save_classifier, sa
 use tch::Tensor;
 
 /// Anything that gives logits for images, in evaluation mode. Normalisation happens inside.
-pub trait Classifier: Send {
+pub trait Classifier {
     /// How many classes the logits have.
     fn classes(&self) -> i64;
 

@@ -65,7 +65,8 @@ impl Stages for Real {
                     })
                     .next()
                     .transpose()?;
-                let judge = labeller.as_deref().map(|labeller| (labeller, device));
+                let judge =
+                    labeller.as_deref().map(|labeller| (labeller as &dyn Classifier, device));
                 summary(&diffusion::label::run(spec, &parts, judge, work, out, progress)?)
             }
             Work::Train(spec) => {
@@ -135,7 +136,7 @@ fn generated_parts(task: &Task<'_>, real: &Dataset) -> Result<Vec<Dataset>> {
 }
 
 /// The classifier whose training the job attacks.
-fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classifier>> {
+fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classifier + Send>> {
     let artifact = only(task, Role::Classifier);
     let name = match checkpoint {
         Checkpoint::Best => "best.safetensors",
