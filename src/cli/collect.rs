@@ -11,7 +11,7 @@ use crate::{
         spec::{LabelBy, LabelSpec},
     },
     error::{AtPath, Result},
-    net::load_classifier,
+    net::{Classifier, load_classifier},
 };
 
 /// Joins generated sets into one, sorted by class as published; keeps the best by a classifier.
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let verdicts = work.join(&crate::digest::hash_bytes(hasher.as_bytes())[..16]);
     fs::create_dir_all(&verdicts).at(&verdicts)?;
-    let judge = classifier.as_deref().map(|classifier| (classifier, device));
+    let judge = classifier.as_deref().map(|classifier| (classifier as &dyn Classifier, device));
     let done = label::run(&spec, &parts, judge, &verdicts, &verdicts, &Bar::new()?)?;
     fs::rename(&done.file, &args.out).at(&args.out)?;
     fs::remove_dir_all(&work).at(&work)?;
