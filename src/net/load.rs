@@ -207,7 +207,7 @@ pub fn load_denoiser(path: &Path, device: Device) -> Result<DenoiserNet> {
     in_file(path, denoiser(&document, None, device)).map(DenoiserNet::frozen)
 }
 
-/// What the denoiser in the file at `path` was built from; its weights are not looked at.
+/// What the denoiser in the file at `path` was built from, without its weights.
 ///
 /// # Errors
 /// If the file is bad or holds no denoiser.
