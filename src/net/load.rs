@@ -230,8 +230,7 @@ fn architecture(
         return Ok((spec, tree::flatten(&document.tree)));
     }
     let network = edm::network(&document.tree, which.unwrap_or("ema"))?;
-    let arguments = serde_json::Value::Object(network.arguments);
-    Ok((Architecture::from_kwargs(&network.class, &arguments)?, network.tensors))
+    Ok((Architecture::from_kwargs(&network.class, &network.arguments.into())?, network.tensors))
 }
 
 fn denoiser(document: &Document, which: Option<&str>, device: Device) -> Result<DenoiserNet> {
