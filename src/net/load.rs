@@ -207,7 +207,7 @@ pub fn load_denoiser(path: &Path, device: Device) -> Result<DenoiserNet> {
     in_file(path, denoiser(&document, None, device)).map(DenoiserNet::frozen)
 }
 
-/// What the denoiser in the file at `path` was built from; its weights are not looked at.
+/// What the denoiser in the file at `path` was built from, without its weights.
 ///
 /// # Errors
 /// If the file is bad or holds no denoiser.
@@ -230,8 +230,7 @@ fn architecture(
         return Ok((spec, tree::flatten(&document.tree)));
     }
     let network = edm::network(&document.tree, which.unwrap_or("ema"))?;
-    let arguments = serde_json::Value::Object(network.arguments);
-    Ok((Architecture::from_kwargs(&network.class, &arguments)?, network.tensors))
+    Ok((Architecture::from_kwargs(&network.class, &network.arguments.into())?, network.tensors))
 }
 
 fn denoiser(document: &Document, which: Option<&str>, device: Device) -> Result<DenoiserNet> {

@@ -6,17 +6,16 @@ use serde_json::json;
 
 use crate::{
     data::spec::{Source, Split},
-    diffusion::spec::{GenerateSpec, LabelSpec},
     digest::JobId,
     error::Result,
-    net::{architecture::Architecture, precond},
+    net::architecture::Architecture,
     plan::{
         Cell, CellEvaluation, CellValue, Estimate, ImportSpec, Input, Job, Plan, PlanAxis, Role,
         Survey, Surveyor, Work,
-        checks::{self, blame, combinations, images, training},
-        cost,
+        checks::{blame, combinations, images, training},
         identity::{Recent, identity},
         specs,
+        supply::Generated,
     },
     suite::{
         Suite,
@@ -86,50 +85,32 @@ fn axes(suite: &Suite) -> Vec<PlanAxis> {
 type NamedModel = (String, ThreatModel);
 
 /// A cell's settings with what planning found out about them.
-struct Need {
-    settings: Settings,
-    roots: Vec<PathBuf>,
-    train: (Source, Survey),
-    test: (Source, Survey),
+pub(super) struct Need {
+    pub(super) settings: Settings,
+    pub(super) roots: Vec<PathBuf>,
+    pub(super) train: (Source, Survey),
+    pub(super) test: (Source, Survey),
     /// Threat models of the evaluations by name.
-    evaluations: Vec<NamedModel>,
-    generated: Option<Generated>,
-    spec: TrainSpec,
+    pub(super) evaluations: Vec<NamedModel>,
+    pub(super) generated: Option<Generated>,
+    pub(super) spec: TrainSpec,
 }
 
-/// Where generated images come from.
-struct Generated {
-    /// The denoiser's or the imported set's own work.
-    origin: Work,
-    /// The id of that work.
-    source: JobId,
-    /// The whole set, where it is sampled.
-    spec: Option<GenerateSpec>,
-    /// Identity of the set, whatever part of it is used.
-    identity: JobId,
-    /// How many images are drawn.
-    drawn: u64,
-    /// How many join training.
-    count: u64,
-    /// How they are labelled and selected, and by which imported classifier.
-    label: Option<(LabelSpec, Option<Work>)>,
-}
-
-struct Graph<'a> {
-    suite: &'a Suite,
-    roots: &'a [PathBuf],
-    surveyor: &'a dyn Surveyor,
-    surveys: HashMap<String, std::result::Result<Survey, String>>,
-    hashes: HashMap<PathBuf, std::result::Result<String, String>>,
-    networks: HashMap<PathBuf, std::result::Result<Option<Architecture>, String>>,
-    recent: Recent,
+pub(super) struct Graph<'a> {
+    pub(super) suite: &'a Suite,
+    pub(super) roots: &'a [PathBuf],
+    pub(super) surveyor: &'a dyn Surveyor,
+    pub(super) surveys: HashMap<String, std::result::Result<Survey, String>>,
+    pub(super) hashes: HashMap<PathBuf, std::result::Result<String, String>>,
+    pub(super) networks: HashMap<PathBuf, std::result::Result<Option<Architecture>, String>>,
+    pub(super) recent: Recent,
     /// Shards by set, first image and count.
-    shards: HashMap<(JobId, u64, u64), JobId>,
+    pub(super) shards: HashMap<(JobId, u64, u64), JobId>,
     /// The largest part of each generated set that any cell uses.
-    largest: HashMap<JobId, u64>,
-    jobs: Vec<Job>,
-    by_id: HashMap<JobId, usize>,
-    problems: Vec<Problem>,
+    pub(super) largest: HashMap<JobId, u64>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) by_id: HashMap<JobId, usize>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl<'a> Graph<'a> {
@@ -249,92 +230,7 @@ impl<'a> Graph<'a> {
         Some((model.to_string(), model))
     }
 
-    fn generated(
-        &mut self,
-        settings: &Settings,
-        train: &(Source, Survey),
-        count: u64,
-    ) -> Option<Generated> {
-        let found = checks::labels(settings);
-        let faulty = !found.is_empty();
-        self.problems.extend(found);
-        let (classes, dataset) = (train.1.classes, train.0.name.as_str());
-        let labeller = match settings.text("labels.classifier") {
-            Some(_) => Some(self.import(settings, "labels.classifier", "labeller")?),
-            None => None,
-        };
-        let label = specs::label(settings, dataset, classes).map(|spec| (spec, labeller));
-        if settings.text("generated.file").is_some() {
-            let origin = self.import(settings, "generated.file", "images.npz")?;
-            let source = self.recent.identity(&origin, None);
-            let identity = source.clone();
-            return Some(Generated {
-                origin,
-                source,
-                spec: None,
-                identity,
-                drawn: count,
-                count,
-                label,
-            });
-        }
-        let (origin, network) = self.denoiser(settings, train)?;
-        let mut spec = specs::generate(settings, classes, &train.0);
-        if let Some(network) = &network {
-            spec.classes = network.label_dim;
-            spec.sampler = specs::within(settings, spec.sampler, precond::plain_range(network));
-            let data = (train.0.resolution, classes);
-            let found = checks::generation(settings, &spec, network, data);
-            let wrong = !found.is_empty();
-            self.problems.extend(found);
-            if wrong || faulty {
-                return None;
-            }
-        }
-        let whole = GenerateSpec { start: 0, count: 0, ..spec.clone() };
-        let source = self.recent.identity(&origin, None);
-        let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
-        let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
-        Some(Generated { origin, source, spec: Some(spec), identity, drawn, count, label })
-    }
-
-    /// The denoiser's own work and, where it is known, what it is built from.
-    fn denoiser(
-        &mut self,
-        settings: &Settings,
-        train: &(Source, Survey),
-    ) -> Option<(Work, Option<Architecture>)> {
-        let Some(file) = settings.text("denoiser.file") else {
-            let spec = specs::fit(settings, train.0.clone(), train.1.classes);
-            return match Architecture::of(&spec.network) {
-                Ok(network) => Some((Work::Fit(spec), Some(network))),
-                Err(error) => {
-                    let message = error.to_string();
-                    let message = message.trim_start_matches("denoiser: ").to_owned();
-                    self.problems.push(blame(settings, "denoiser.channels", message));
-                    None
-                }
-            };
-        };
-        let path = absolute(&self.suite.folder.join(file));
-        let extension = path.extension().and_then(|text| text.to_str()).unwrap_or("safetensors");
-        let work = self.import(settings, "denoiser.file", &format!("denoiser.{extension}"))?;
-        let surveyor = self.surveyor;
-        let known = self
-            .networks
-            .entry(path.clone())
-            .or_insert_with(|| surveyor.denoiser(&path).map_err(|error| error.to_string()));
-        match known {
-            Ok(network) => Some((work, network.clone())),
-            Err(message) => {
-                let problem = blame(settings, "denoiser.file", message.clone());
-                self.problems.push(problem);
-                None
-            }
-        }
-    }
-
-    fn import(&mut self, settings: &Settings, path: &str, name: &str) -> Option<Work> {
+    pub(super) fn import(&mut self, settings: &Settings, path: &str, name: &str) -> Option<Work> {
         let file = absolute(&self.suite.folder.join(settings.text(path)?));
         let surveyor = self.surveyor;
         let hash = self
@@ -398,77 +294,8 @@ impl<'a> Graph<'a> {
         Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
     }
 
-    /// The denoiser's job and those of the shards that hold the images drawn.
-    fn generated_jobs(
-        &mut self,
-        index: usize,
-        need: &Need,
-        generated: &Generated,
-    ) -> (Option<JobId>, Vec<JobId>) {
-        let source = generated.source.clone();
-        let macs = match &generated.origin {
-            Work::Fit(spec) => cost::denoiser_macs(&spec.network),
-            // An imported denoiser is taken for one of the published size.
-            _ => 21.2e9,
-        };
-        if !self.note(index, &source) {
-            let origin = generated.origin.clone();
-            let estimate = match &origin {
-                Work::Fit(spec) => Estimate::fit(spec),
-                _ => Estimate::import(),
-            };
-            self.add(index, need, blank(source.clone(), origin, estimate));
-        }
-        let Some(whole) = &generated.spec else { return (None, vec![source]) };
-        let largest = self.largest[&generated.identity];
-        let size = need.settings.count("generated.shard");
-        let mut shards = Vec::new();
-        for start in (0..generated.drawn).step_by(size as usize) {
-            let count = size.min(largest - start);
-            let key = (generated.identity.clone(), start, count);
-            if let Some(id) = self.shards.get(&key).cloned() {
-                self.note(index, &id);
-                shards.push(id);
-                continue;
-            }
-            let spec = GenerateSpec { start, count, ..whole.clone() };
-            let estimate = Estimate::generate(&spec, macs, need.train.0.resolution);
-            let work = Work::Generate(spec);
-            let inputs = vec![Input { role: Role::Denoiser, id: source.clone() }];
-            let id = identity(&work, &json!([source]));
-            self.shards.insert(key, id.clone());
-            shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
-        }
-        (Some(source), shards)
-    }
-
-    /// The job that labels and selects the images of `shards`.
-    fn label_job(
-        &mut self,
-        index: usize,
-        need: &Need,
-        generated: &Generated,
-        (spec, labeller): &(LabelSpec, Option<Work>),
-        shards: Vec<JobId>,
-    ) -> JobId {
-        let labeller = labeller.as_ref().map(|work| {
-            let id = self.recent.identity(work, None);
-            self.add(index, need, blank(id, work.clone(), Estimate::import()))
-        });
-        let work = Work::Label(spec.clone());
-        let content = json!({
-            "set": generated.identity, "drawn": generated.drawn, "labeller": labeller,
-        });
-        let input = |role| move |id| Input { role, id };
-        let inputs = shards.into_iter().map(input(Role::Generated));
-        let inputs = inputs.chain(labeller.into_iter().map(input(Role::Labeller))).collect();
-        let id = identity(&work, &content);
-        let estimate = Estimate::label(generated.drawn, need.train.0.resolution);
-        self.add(index, need, Job { inputs, ..blank(id, work, estimate) })
-    }
-
     /// Adds `job` unless it is there, and notes that the cell at `index` needs it.
-    fn add(&mut self, index: usize, need: &Need, mut job: Job) -> JobId {
+    pub(super) fn add(&mut self, index: usize, need: &Need, mut job: Job) -> JobId {
         let id = job.id.clone();
         if !self.note(index, &id) {
             job.roots.clone_from(&need.roots);
@@ -480,7 +307,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Notes that the cell at `index` needs the job, if there is such a job.
-    fn note(&mut self, index: usize, id: &JobId) -> bool {
+    pub(super) fn note(&mut self, index: usize, id: &JobId) -> bool {
         let Some(&position) = self.by_id.get(id) else { return false };
         let cells = &mut self.jobs[position].cells;
         if cells.last() != Some(&index) {
@@ -490,7 +317,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
+pub(super) fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
     let stage = work.stage();
     Job { id, stage, work, inputs: Vec::new(), roots: Vec::new(), cells: Vec::new(), estimate }
 }
@@ -524,6 +351,6 @@ fn values(suite: &Suite, settings: &Settings) -> Vec<CellValue> {
 }
 
 /// The path from the root, so that a job finds its files from anywhere.
-fn absolute(path: &std::path::Path) -> PathBuf {
+pub(super) fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

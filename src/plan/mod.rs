@@ -6,6 +6,7 @@ mod explain;
 mod graph;
 mod identity;
 mod specs;
+mod supply;
 mod survey;
 
 use std::path::{Path, PathBuf};
