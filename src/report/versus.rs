@@ -296,7 +296,10 @@ mod tests {
         assert!(all.second_loses());
         let text = all.terminal();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("apgd-t broke 60 only of A, 90 only of B"), "{text}");
+        assert!(
+            text.replace('\n', " ").contains("apgd-t broke 60 only of A, 90 only of B"),
+            "{text}"
+        );
         let page = all.html().unwrap();
         assert!(!page.contains("<i>") && !page.contains("<b>20") && page.contains("&lt;i&gt;"));
         assert!(all.markdown().contains("\\<i\\>"));
