@@ -18,7 +18,7 @@ const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "c
 ///
 /// # Panics
 /// Without one: a test that needs it must not look green.
-pub fn name() -> &'static str {
+pub(crate) fn name() -> &'static str {
     let runs = |name: &&str| {
         let mut command = Command::new(name);
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
@@ -28,7 +28,7 @@ pub fn name() -> &'static str {
 }
 
 /// One page in its own browser.
-pub struct Tab {
+pub(crate) struct Tab {
     browser: Child,
     to: File,
     from: Receiver<Value>,
@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Tab {
     /// Opens `page` (a file and what follows it, such as `#cell-1`).
-    pub fn open(page: &Path, hash: &str) -> Self {
+    pub(crate) fn open(page: &Path, hash: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let (inward, outward) = (profile.path().join("in"), profile.path().join("out"));
         assert!(Command::new("mkfifo").args([&inward, &outward]).status().unwrap().success());
@@ -93,7 +93,7 @@ impl Tab {
     }
 
     /// Goes to an address and waits until it is loaded.
-    pub fn visit(&mut self, address: &str) {
+    pub(crate) fn visit(&mut self, address: &str) {
         self.call("Page.navigate", json!({ "url": "about:blank" }));
         self.wait("Page.loadEventFired");
         self.call("Page.navigate", json!({ "url": address }));
@@ -101,7 +101,7 @@ impl Tab {
     }
 
     /// Calls a method of the protocol and gives its result.
-    pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.count += 1;
         let mut message = json!({ "id": self.count, "method": method, "params": parameters });
         if let Some(session) = &self.session {
@@ -133,7 +133,7 @@ impl Tab {
     }
 
     /// The value of a JavaScript expression.
-    pub fn value(&mut self, expression: &str) -> Value {
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
         let asked = json!({ "expression": expression, "returnByValue": true });
         let mut found = self.call("Runtime.evaluate", asked);
         assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
@@ -158,7 +158,7 @@ impl Tab {
     }
 
     /// Presses and releases the mouse over `selector`.
-    pub fn click(&mut self, selector: &str) {
+    pub(crate) fn click(&mut self, selector: &str) {
         let place = self.middle(selector);
         for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
             self.mouse(kind, place);
@@ -166,7 +166,7 @@ impl Tab {
     }
 
     /// Moves the mouse over `selector`.
-    pub fn hover(&mut self, selector: &str) {
+    pub(crate) fn hover(&mut self, selector: &str) {
         let place = self.middle(selector);
         // Scrolling hides the text; its event comes with the next frame.
         std::thread::sleep(Duration::from_millis(200));
@@ -175,7 +175,7 @@ impl Tab {
     }
 
     /// Presses a key by its name and code.
-    pub fn key(&mut self, name: &str, code: u32) {
+    pub(crate) fn key(&mut self, name: &str, code: u32) {
         let text = if name == "Enter" { "\r" } else { "" };
         for kind in ["keyDown", "keyUp"] {
             let event = json!({
@@ -187,12 +187,12 @@ impl Tab {
     }
 
     /// Types into what has the focus.
-    pub fn write(&mut self, text: &str) {
+    pub(crate) fn write(&mut self, text: &str) {
         self.call("Input.insertText", json!({ "text": text }));
     }
 
     /// Size of the window in CSS pixels; `mobile` for a phone.
-    pub fn resize(&mut self, width: u32, height: u32, mobile: bool) {
+    pub(crate) fn resize(&mut self, width: u32, height: u32, mobile: bool) {
         let size = json!({
             "width": width, "height": height, "mobile": mobile, "deviceScaleFactor": 1,
         });
@@ -200,13 +200,13 @@ impl Tab {
     }
 
     /// `screen` or `print`, `light` or `dark`.
-    pub fn medium(&mut self, medium: &str, scheme: &str) {
+    pub(crate) fn medium(&mut self, medium: &str, scheme: &str) {
         let scheme = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.call("Emulation.setEmulatedMedia", json!({ "media": medium, "features": scheme }));
     }
 
     /// The whole page as a PNG in the folder that GAUNTLET_SCREENSHOTS names, where it does.
-    pub fn picture(&mut self, name: &str) {
+    pub(crate) fn picture(&mut self, name: &str) {
         let Ok(folder) = std::env::var("GAUNTLET_SCREENSHOTS") else { return };
         let asked = json!({ "captureBeyondViewport": true });
         let found = self.call("Page.captureScreenshot", asked);
@@ -215,7 +215,7 @@ impl Tab {
     }
 
     /// What the console and the log said, and every address that was asked for.
-    pub fn said_and_asked(&mut self) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn said_and_asked(&mut self) -> (Vec<String>, Vec<String>) {
         self.value("0"); // whatever was under way has arrived after this
         let (mut said, mut asked) = (Vec::new(), Vec::new());
         for event in &self.events {

@@ -51,7 +51,7 @@ pub fn shown(board: &Board, top: usize) -> Vec<&Line> {
 /// The board within 80 columns.
 pub fn terminal(board: &Board, top: usize) -> String {
     let mut text = format!("{}, {}\n", board.dataset, board.threat);
-    let widths = [4, 23, 5, 5, 5, 3, 3, 13, 11];
+    let widths = [4, 22, 5, 5, 5, 3, 3, 13, 11];
     let heads = ["rank", "method", "clean", "AA", "best", "AA?", "ext", "architecture", "venue"];
     push(&mut text, &heads.map(str::to_owned), &widths, ' ');
     text.push_str(&"─".repeat(80));
