@@ -21,8 +21,6 @@ use crate::{
 const SAMPLES_PER_CLASS: usize = 3;
 /// Classes shown in a grid: a hundred columns would be dots.
 const CLASSES_SHOWN: usize = 10;
-/// An evaluation on fewer examples is watermarked as not comparable with published ones.
-const COMPARABLE_EXAMPLES: u64 = 5000;
 
 /// Everything that the report of `plan` shows, as far as `store` holds it. `command` is what the
 /// user typed.
@@ -30,23 +28,8 @@ const COMPARABLE_EXAMPLES: u64 = 5000;
 /// # Errors
 /// If an artifact is damaged, or if not one evaluation is there.
 pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
-    let mut rows = Vec::new();
-    for cell in &plan.cells {
-        for evaluation in &cell.evaluations {
-            if let Lookup::Hit(artifact) = store.lookup(&evaluation.job) {
-                rows.push(row(plan, cell, evaluation, &artifact, store)?);
-            }
-        }
-    }
-    complete_axes(&mut rows);
-    if rows.is_empty() {
-        return Err(Error::input(format!(
-            "suite {}: the store {} holds none of its evaluations yet; run `gauntlet run` first",
-            plan.suite,
-            store.root().display()
-        )));
-    }
-    let small_scale = rows.iter().any(|row| !is_comparable(row));
+    let rows = rows(plan, store)?;
+    let small_scale = rows.iter().any(|row| !row.is_comparable());
     Ok(Input {
         suite: plan.suite.clone(),
         description: plan.description.clone(),
@@ -65,6 +48,30 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
     })
 }
 
+/// The results of `plan` that `store` holds.
+///
+/// # Errors
+/// As [`input`].
+pub fn rows(plan: &Plan, store: &Store) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for cell in &plan.cells {
+        for evaluation in &cell.evaluations {
+            if let Lookup::Hit(artifact) = store.lookup(&evaluation.job) {
+                rows.push(row(plan, cell, evaluation, &artifact, store)?);
+            }
+        }
+    }
+    complete_axes(&mut rows);
+    if rows.is_empty() {
+        return Err(Error::input(format!(
+            "suite {}: the store {} holds none of its evaluations yet; run `gauntlet run` first",
+            plan.suite,
+            store.root().display()
+        )));
+    }
+    Ok(rows)
+}
+
 /// An extra cell may say what the axes' cells leave to the sections above them: there the value is
 /// the objective that the classifier was trained with.
 fn complete_axes(rows: &mut [Row]) {
@@ -74,11 +81,6 @@ fn complete_axes(rows: &mut [Row]) {
             row.axes.push((LOSS.to_owned(), row.loss.clone()));
         }
     }
-}
-
-fn is_comparable(row: &Row) -> bool {
-    let whole_suite = matches!(row.evaluation.as_str(), "standard" | "plus" | "rand");
-    whole_suite && row.robust.total >= COMPARABLE_EXAMPLES && row.dataset != "synthetic"
 }
 
 /// `report: {rows: axis, columns: axis}` of the suite.

@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod collect;
+pub mod compare;
 pub mod convert;
 pub mod data;
 pub mod doctor;
@@ -14,6 +15,8 @@ pub mod forward;
 pub mod gather;
 pub mod generate;
 pub mod inspect;
+pub mod leaderboard;
+pub mod ours;
 pub mod plan;
 pub mod report;
 pub mod run;
@@ -42,6 +45,8 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Report(report::Args),
+    Compare(compare::Args),
+    Leaderboard(leaderboard::Args),
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
@@ -67,7 +72,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     crate::device::keep_memory();
     match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
@@ -75,11 +80,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<()> {
-    match command {
+fn dispatch(command: Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Compare(args) => return compare::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Leaderboard(args) => leaderboard::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -98,5 +105,6 @@ fn dispatch(command: Command) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

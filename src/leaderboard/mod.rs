@@ -3,9 +3,11 @@
 //! polars stays in here: `frame` and `records` take and give plain structs.
 
 pub mod atomic;
+pub mod board;
 pub mod compare;
 pub mod curve;
 pub mod frame;
+pub mod proportions;
 pub mod published;
 pub mod records;
 pub mod robustbench;

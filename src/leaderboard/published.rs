@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::threat::{Norm, ThreatModel};
+use crate::{
+    threat::{Norm, ThreatModel},
+    units::Tally,
+};
 
 /// One published result. Most are RobustBench's entries of March 2025 (their figures, MIT
 /// licence); SVHN and TinyImageNet come from the papers' own tables.
@@ -11,6 +14,8 @@ use crate::threat::{Norm, ThreatModel};
 pub struct Published {
     /// RobustBench's model name, or one like it.
     pub key: String,
+    /// Title of the paper.
+    pub title: String,
     /// Data set.
     pub dataset: String,
     /// Norm of the threat model.
@@ -31,12 +36,35 @@ pub struct Published {
     pub extra_data: bool,
     /// Address of the source.
     pub source: String,
+    /// Whether AutoAttack's figure may be too high; `None` where nobody says.
+    pub unreliable: Option<bool>,
+    /// What RobustBench notes under it; may be empty.
+    pub footnote: String,
 }
 
 impl Published {
     /// Whether this is Wang et al. 2023, whose recipe gauntlet follows.
     pub fn is_ours_to_match(&self) -> bool {
         self.key.starts_with("Wang2023Better")
+    }
+
+    /// How many test images the figures stand for: RobustBench attacks 10,000 of CIFAR and 5,000
+    /// of ImageNet, the papers on the other sets the whole test set.
+    pub fn examples(&self) -> u64 {
+        match self.dataset.as_str() {
+            "imagenet" => 5000,
+            "svhn" => 26_032,
+            _ => 10_000,
+        }
+    }
+
+    /// The clean, AutoAttack and best known robust figure as counts of the examples behind them.
+    pub fn tallies(&self) -> [Tally; 3] {
+        let total = self.examples();
+        [self.clean, self.autoattack, self.robust].map(|percent| {
+            let correct = (percent / 100.0 * total as f64).round() as u64;
+            Tally { correct, total }
+        })
     }
 }
 

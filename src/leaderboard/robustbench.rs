@@ -7,8 +7,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{atomic, row::Row};
-use crate::error::{AtPath, Error, Result};
+use super::{atomic, published::Published, row::Row};
+use crate::{
+    error::{AtPath, Error, Result},
+    threat::Norm,
+};
 
 /// One entry of RobustBench's leaderboard, field by field as in its file.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +43,7 @@ impl Entry {
             let message = "`clean_acc`: expected a percentage as a string, like \"92.44\"";
             return Err(Error::in_file(path, message));
         }
-        if entry.ranking().is_none() {
+        if entry.ranking().is_none() && entry.percent("robust_acc").is_none() {
             let message =
                 "expected a percentage in `external`, `autoattack_acc` or `corruptions_acc`";
             return Err(Error::in_file(path, message));
@@ -83,6 +86,33 @@ impl Entry {
         self.percent("external")
             .or_else(|| self.percent("autoattack_acc"))
             .or_else(|| self.percent("corruptions_acc"))
+    }
+
+    /// The entry as a line of a leaderboard, `key` naming it; `None` for those without a bound
+    /// (corruptions).
+    pub fn published(&self, key: &str, norm: Norm) -> Option<Published> {
+        let words = |name: &str| self.text(name).unwrap_or_default().to_owned();
+        let epsilon = match self.fields.get("eps")? {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        Some(Published {
+            key: key.to_owned(),
+            title: words("name"),
+            dataset: words("dataset"),
+            norm,
+            epsilon,
+            architecture: words("architecture"),
+            venue: words("venue"),
+            clean: self.clean()?,
+            robust: self.ranking()?,
+            autoattack: self.percent("autoattack_acc")?,
+            extra_data: self.fields.get("additional_data").and_then(Value::as_bool) == Some(true),
+            source: words("link"),
+            unreliable: self.unreliable(),
+            footnote: words("footnote"),
+        })
     }
 
     /// Whether AutoAttack's figure may be too high; `None` where the entry does not say.
@@ -181,6 +211,16 @@ mod tests {
         }
     }
 
+    const PARTS: [&str; 7] = [
+        "cifar10/Linf",
+        "cifar10/L2",
+        "cifar10/corruptions",
+        "cifar100/Linf",
+        "cifar100/corruptions",
+        "imagenet/Linf",
+        "imagenet/corruptions",
+    ];
+
     fn model_info() -> PathBuf {
         let shared = std::env::var("GAUNTLET_SHARED").expect("GAUNTLET_SHARED names the folder");
         Path::new(&shared).join("data/robustbench/model_info")
@@ -191,15 +231,7 @@ mod tests {
     fn all_published_entries_survive_a_round_trip() {
         let out = tempfile::tempdir().unwrap();
         let mut count = 0;
-        for part in [
-            "cifar10/Linf",
-            "cifar10/L2",
-            "cifar10/corruptions",
-            "cifar100/Linf",
-            "cifar100/corruptions",
-            "imagenet/Linf",
-            "imagenet/corruptions",
-        ] {
+        for part in PARTS {
             let folder = model_info().join(part);
             for (stem, entry) in read_folder(&folder).unwrap() {
                 let path = out.path().join("entry.json");
@@ -213,6 +245,39 @@ mod tests {
                 assert_eq!(parse(&path).to_string(), original.to_string(), "{part}/{stem}");
                 count += 1;
             }
+        }
+        assert_eq!(count, 236);
+    }
+
+    /// RobustBench's own key, from its leaderboard's source: the first of these that the file has.
+    fn key(entry: &Value, corruptions: bool) -> f64 {
+        let names: &[&str] =
+            if corruptions { &["corruptions_acc"] } else { &["external", "autoattack_acc"] };
+        let value = names.iter().find_map(|name| entry.get(name)).unwrap();
+        value.as_str().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    #[ignore = "needs GAUNTLET_SHARED"]
+    fn every_folder_ranks_in_robustbench_s_order() {
+        let mut count = 0;
+        for part in PARTS {
+            let mut entries = read_folder(&model_info().join(part)).unwrap();
+            // A stable sort by the official key, of the files in the order in which they are read.
+            let mut official: Vec<(f64, String)> = entries
+                .iter()
+                .map(|(stem, entry)| {
+                    let fields = Value::Object(entry.fields.clone());
+                    (key(&fields, part.ends_with("corruptions")), stem.clone())
+                })
+                .collect();
+            official.sort_by(|a, b| b.0.total_cmp(&a.0));
+            rank(&mut entries);
+            let stems = |name: &(String, Entry)| name.0.clone();
+            let found: Vec<String> = entries.iter().map(stems).collect();
+            let expected: Vec<String> = official.into_iter().map(|(_, stem)| stem).collect();
+            assert_eq!(found, expected, "{part}");
+            count += found.len();
         }
         assert_eq!(count, 236);
     }

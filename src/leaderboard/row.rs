@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{threat::ThreatModel, units::Tally};
 
+/// Results on fewer examples are watermarked: their intervals are wider than what they would be
+/// compared by.
+const COMPARABLE_EXAMPLES: u64 = 5000;
+
 /// One evaluated (cell, threat model): everything that tables and plots show, as plain values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +65,13 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether the row may stand beside published ones: the whole of a standard cascade on as many
+    /// examples as make the interval narrow, of a set that others use.
+    pub fn is_comparable(&self) -> bool {
+        let whole = matches!(self.evaluation.as_str(), "standard" | "plus" | "rand");
+        whole && self.robust.total >= COMPARABLE_EXAMPLES && self.dataset != "synthetic"
+    }
+
     /// The value of the axis called `name`.
     pub fn axis(&self, name: &str) -> Option<&str> {
         self.axes.iter().find(|(axis, _)| axis == name).map(|(_, value)| value.as_str())

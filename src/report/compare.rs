@@ -1,17 +1,13 @@
-//! Two evaluations side by side, paired by example: in words, in Markdown, as an HTML file.
+//! Two evaluations side by side, paired by example: in words and in Markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use minijinja::{Environment, context};
 use serde::Serialize;
 
-use crate::{
-    error::{Error, Result},
-    leaderboard::{
-        compare::Comparison,
-        statistics::{McNemar, paired_difference},
-    },
+use crate::leaderboard::{
+    compare::Comparison,
+    statistics::{McNemar, paired_difference},
 };
 
 use super::table::{accuracy, escape};
@@ -108,7 +104,7 @@ impl Pair<'_> {
     }
 
     /// What broke the loser of each flipped example: (attack, lost by the first, by the second).
-    fn losses(&self) -> Vec<(String, u64, u64)> {
+    pub(super) fn losses(&self) -> Vec<(String, u64, u64)> {
         let mut losses: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for flip in &self.comparison.flips {
             let cause = flip.broken_by.clone().unwrap_or_else(|| "wrong without attack".into());
@@ -160,43 +156,29 @@ impl Pair<'_> {
         )
     }
 
-    /// The comparison as one HTML file that needs nothing else.
-    ///
-    /// # Errors
-    /// If the template fails, which would be our mistake.
-    pub fn html(&self) -> Result<String> {
-        #[derive(Serialize)]
-        struct Flipped<'a> {
-            index: u64,
-            label: i64,
-            winner: &'a str,
-            cause: &'a str,
-        }
-        let failed = |error: minijinja::Error| Error::input(format!("the template: {error:#}"));
-        let flips = self.comparison.flips.iter().map(|flip| Flipped {
-            index: flip.index,
-            label: flip.label,
-            winner: if flip.first_robust { self.first } else { self.second },
-            cause: flip.broken_by.as_deref().unwrap_or("wrong without attack"),
+    /// What the HTML page shows of it.
+    pub(super) fn page(&self) -> serde_json::Value {
+        let flips = self.comparison.flips.iter().map(|flip| {
+            serde_json::json!({
+                "index": flip.index,
+                "label": flip.label,
+                "winner": if flip.first_robust { self.first } else { self.second },
+                "cause": flip.broken_by.as_deref().unwrap_or("wrong without attack"),
+            })
         });
-        let page = minijinja::value::Serde(serde_json::json!({
+        serde_json::json!({
             "first": self.first,
             "second": self.second,
-            "sentence": self.sentence(),
             "lines": self.lines(),
             "losses": self.losses(),
             "flips": flips.collect::<Vec<_>>(),
             "note": self.note(),
-        }));
-        let mut environment = Environment::new();
-        environment.add_template("compare.html", include_str!("compare.html")).map_err(failed)?;
-        let template = environment.get_template("compare.html").map_err(failed)?;
-        template.render(context! { page, style => include_str!("style.css") }).map_err(failed)
+        })
     }
 }
 
 /// `0.027`, `< 0.0001`.
-fn p_value(p: f64) -> String {
+pub(super) fn p_value(p: f64) -> String {
     match p {
         p if p < 1e-4 => "< 0.0001".to_owned(),
         p if p < 0.01 => format!("{p:.4}"),
@@ -225,10 +207,6 @@ mod tests {
         assert!(
             markdown.contains("a\\|b") && markdown.contains("| apgd-t | 60 | 90 |"),
             "{markdown}"
-        );
-        let html = pair.html().unwrap();
-        assert!(
-            html.contains("&lt;b&gt;") && !html.contains("<b>") && !html.contains("src=\"http")
         );
         let same = compare(&strong, &strong).unwrap();
         assert_eq!(verdict(&same), Verdict::Neither);

@@ -4,6 +4,7 @@
 //! bytes, so reports can be committed and compared.
 
 mod beside;
+pub mod board;
 pub mod canvas;
 mod cells;
 pub mod compare;
@@ -20,6 +21,7 @@ pub mod pivot;
 pub mod plot;
 mod sweeps;
 pub mod table;
+pub mod versus;
 pub mod write;
 
 pub use input::{Curve, Grid, GridImage, Input, Provenance};

@@ -54,10 +54,8 @@ pub fn write(input: &Input, out: &Path) -> Result<Written> {
         folder.write(&grid_file(at), &picture::sheet(grid)?)?;
     }
     for (at, row) in table::ranked(&input.rows).into_iter().enumerate() {
-        folder.entry(
-            &format!("robustbench/{:03}.json", at + 1),
-            &Entry::of(row, &footnote(input, row)),
-        )?;
+        folder
+            .entry(&format!("robustbench/{:03}.json", at + 1), &Entry::of(row, &footnote(row)))?;
     }
     let board = table::leaderboard(&input.rows, table::accuracy);
     let tex = latex::tables(&board, &pivots, &input.suite, input.small_scale);
@@ -131,7 +129,8 @@ fn grid_file(at: usize) -> String {
     format!("grids/{:02}.png", at + 1)
 }
 
-fn footnote(input: &Input, row: &Row) -> String {
+/// What stands under a result in RobustBench's table: counts, attacks, the watermark.
+pub fn footnote(row: &Row) -> String {
     let mut text = format!(
         "{} images: {}. Clean {}%, robust {}% (95% Wilson intervals).",
         row.robust.total,
@@ -139,7 +138,7 @@ fn footnote(input: &Input, row: &Row) -> String {
         table::accuracy(row.clean),
         table::accuracy(row.robust)
     );
-    if input.small_scale {
+    if !row.is_comparable() {
         text.push(' ');
         text.push_str(SMALL);
     }
