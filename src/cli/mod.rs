@@ -1,12 +1,14 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
 pub mod bar;
+pub mod calibrate;
 pub mod collect;
 pub mod convert;
 pub mod data;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
+pub mod cells;
 mod explain;
 pub mod fid;
 pub mod fit;
@@ -17,6 +19,9 @@ pub mod inspect;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod schema;
+pub mod status;
+pub mod store;
 pub mod terminal;
 pub mod train;
 pub mod verify;
@@ -41,11 +46,17 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Report(report::Args),
+    Status(status::StatusArgs),
+    Log(status::LogArgs),
+    Store(store::Args),
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Data(data::Args),
     Doctor(doctor::Args),
+    New(schema::NewArgs),
+    Schema(schema::SchemaArgs),
+    Calibrate(calibrate::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
@@ -79,11 +90,17 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Log(args) => status::log(&args),
+        Command::Store(args) => store::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::New(args) => schema::new(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),

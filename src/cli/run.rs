@@ -11,16 +11,17 @@ use serde_json::json;
 
 use crate::{
     cli::{
+        explain,
         plan::Which,
         report,
         terminal::{Screen, duration, print},
     },
     device::{self, CudaSupport},
     error::{AtPath, Error, Result},
-    plan::Plan,
+    plan::{Job, Plan, Stage},
     run::{
         Summary,
-        local::{self, Pool, Start},
+        local::{self, Policy, Pool, Start},
         signals,
     },
     store::Store,
@@ -38,6 +39,8 @@ Examples:
   gauntlet run suite.yaml --data ~/datasets
   gauntlet run suite.yaml --jobs 4 --device cpu
   gauntlet run suite.yaml --set train.epochs=2    try it small first
+  gauntlet run suite.yaml --scale tiny            the whole grid in miniature
+  gauntlet run suite.yaml --only 0 --until train
   gauntlet run suite.yaml --json > summary.json
 
 Exit codes: 0 done, 1 a job failed, 2 bad suite or data, 3 the system refused, 130 stopped and saved.")]
@@ -53,6 +56,29 @@ pub struct Args {
     /// cpu, cuda (all GPUs), cuda:N (several with commas), or auto (GPUs where there are).
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Only these cells and what they need: a number, a label, or values of axes like
+    /// generated.count=1M,threat=linf; several if repeated.
+    #[arg(long, value_name = "CELLS")]
+    only: Vec<String>,
+    /// Nothing beyond this stage: import, fit, generate, train or evaluate.
+    #[arg(long, value_name = "STAGE", value_parser = ["import", "fit", "generate", "train", "evaluate"])]
+    until: Option<String>,
+    /// Only jobs that a missing result needs (the default).
+    #[arg(long, conflicts_with = "all")]
+    needed: bool,
+    /// Every job that is not in the store, also those that nothing missing needs.
+    #[arg(long)]
+    all: bool,
+    /// After a failure the jobs that do not depend on it go on (the default).
+    #[arg(long, conflicts_with = "fail_fast")]
+    keep_going: bool,
+    /// The first failure ends the run, once running jobs are done.
+    #[arg(long)]
+    fail_fast: bool,
+    /// How often a job is started again that was killed or refused a file by the system; after a
+    /// kill, which may mean too little memory, with half the batch.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    retries: u32,
     /// Ends with one JSON object on standard output that counts the jobs.
     #[arg(long)]
     json: bool,
@@ -65,13 +91,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let stops = signals::count()?;
     let plan = args.which.plan()?;
+    let jobs = selected(&plan, args)?;
     let store = Store::open(&args.which.store)?;
     let pool = pool(args)?;
     let program = std::env::current_exe().at(Path::new("this program"))?;
     let root = store.root().to_owned();
     let launch = move |start: &Start<'_>| worker(&program, &root, start);
     let screen = Screen::new();
-    let summary = local::run(&plan.jobs, &store, (&pool, &launch), &screen, &stops)?;
+    let summary = local::run(&jobs, &store, (&pool, &launch), &screen, &stops)?;
     let out = report::folder(args.out.as_deref(), &plan);
     keep_plan(&plan, &out)?;
     let shown = report_of(&plan, &store, &out)?;
@@ -82,6 +109,23 @@ pub fn run(args: &Args) -> Result<()> {
         print(&text_of(&summary));
     }
     verdict(&summary)
+}
+
+/// The jobs that `--only` and `--until` leave.
+fn selected(plan: &Plan, args: &Args) -> Result<Vec<Job>> {
+    let mut cells = Vec::new();
+    for name in &args.only {
+        cells.extend(explain::select(plan, name)?);
+    }
+    let last = args
+        .until
+        .as_deref()
+        .and_then(|name| Stage::ALL.into_iter().find(|stage| stage.name() == name));
+    let wanted = |job: &&Job| {
+        (args.only.is_empty() || job.cells.iter().any(|cell| cells.contains(cell)))
+            && last.is_none_or(|last| job.stage <= last)
+    };
+    Ok(plan.jobs.iter().filter(wanted).cloned().collect())
 }
 
 /// The report's table and place; nothing while not one evaluation is there.
@@ -98,6 +142,7 @@ fn report_of(plan: &Plan, store: &Store, out: &Path) -> Result<String> {
 fn worker(program: &Path, store: &Path, start: &Start<'_>) -> Command {
     let mut command = Command::new(program);
     command.args(["exec", "--attached", "--job", start.id.as_str(), "--device", start.device]);
+    command.args(["--halvings", &start.halvings.to_string()]);
     command.arg("--store").arg(store).args(["--threads", &start.threads.to_string()]);
     // libtorch reads these before it can be told otherwise.
     command.env("OMP_NUM_THREADS", start.threads.to_string());
@@ -119,7 +164,8 @@ fn pool(args: &Args) -> Result<Pool> {
     for name in &devices {
         device::choose(name)?;
     }
-    Ok(Pool { devices, cores: device::cores(), workers: args.jobs })
+    let policy = Policy { retries: args.retries, fail_fast: args.fail_fast, all: args.all };
+    Ok(Pool { devices, cores: device::cores(), workers: args.jobs, policy })
 }
 
 /// The plan beside the report, so that the report can be made again.

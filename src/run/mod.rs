@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod local;
+mod memory;
 pub mod signals;
 pub mod stages;
 pub mod wire;
