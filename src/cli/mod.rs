@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod calibrate;
+pub mod check;
 pub mod collect;
 pub mod convert;
 pub mod data;
@@ -46,6 +47,7 @@ enum Command {
     Plan(plan::Args),
     Run(run::Args),
     Report(report::Args),
+    Check(check::Args),
     Status(status::StatusArgs),
     Log(status::LogArgs),
     Store(store::Args),
@@ -90,6 +92,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Log(args) => status::log(&args),
         Command::Store(args) => store::run(&args),

@@ -23,8 +23,10 @@ use crate::{
         Summary,
         local::{self, Policy, Pool, Start},
         signals,
+        slurm::{self, Slurm},
     },
     store::Store,
+    suite::cluster::Cluster,
 };
 
 /// Runs whatever a suite's results still need.
@@ -41,27 +43,22 @@ Examples:
   gauntlet run suite.yaml --set train.epochs=2    try it small first
   gauntlet run suite.yaml --scale tiny            the whole grid in miniature
   gauntlet run suite.yaml --only 0 --until train
+  gauntlet run suite.yaml --engine slurm --cluster cluster.yaml
   gauntlet run suite.yaml --json > summary.json
 
 Exit codes: 0 done, 1 a job failed, 2 bad suite or data, 3 the system refused, 130 stopped and saved.")]
 pub struct Args {
     #[command(flatten)]
-    which: Which,
+    settings: Settings,
     /// Folder of the report [default: out/SUITE].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Jobs at once; as many as there are cores or GPUs if not given.
-    #[arg(long)]
-    jobs: Option<usize>,
-    /// cpu, cuda (all GPUs), cuda:N (several with commas), or auto (GPUs where there are).
-    #[arg(long, default_value = "auto")]
-    device: String,
     /// Only these cells and what they need: a number, a label, or values of axes like
     /// generated.count=1M,threat=linf; several if repeated.
     #[arg(long, value_name = "CELLS")]
     only: Vec<String>,
-    /// Nothing beyond this stage: import, fit, generate, train or evaluate.
-    #[arg(long, value_name = "STAGE", value_parser = ["import", "fit", "generate", "train", "evaluate"])]
+    /// Nothing beyond this stage.
+    #[arg(long, value_name = "STAGE", value_parser = ["import", "fit", "generate", "label", "train", "evaluate"])]
     until: Option<String>,
     /// Only jobs that a missing result needs (the default).
     #[arg(long, conflicts_with = "all")]
@@ -75,13 +72,45 @@ pub struct Args {
     /// The first failure ends the run, once running jobs are done.
     #[arg(long)]
     fail_fast: bool,
+    /// Ends once everything is submitted (--engine slurm); the same command follows it again.
+    #[arg(long)]
+    detach: bool,
+    /// Ends with one JSON object on standard output that counts the jobs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where and how jobs run: common to `run` and `check`.
+#[derive(Debug, clap::Args)]
+pub struct Settings {
+    #[command(flatten)]
+    which: Which,
+    /// Jobs at once; as many as there are cores or GPUs if not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// cpu, cuda (all GPUs), cuda:N (several with commas), or auto (GPUs where there are).
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// How often a job is started again that was killed or refused a file by the system; after a
     /// kill, which may mean too little memory, with half the batch.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
-    /// Ends with one JSON object on standard output that counts the jobs.
-    #[arg(long)]
-    json: bool,
+    /// local: processes on this machine; slurm: arrays on a cluster.
+    #[arg(long, default_value = "local", value_parser = ["local", "slurm"])]
+    engine: String,
+    /// Partition, time, GPUs and the like for --engine slurm.
+    #[arg(long, value_name = "FILE", default_value = "cluster.yaml")]
+    cluster: PathBuf,
+}
+
+impl Settings {
+    /// The plan and its store.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the suite; if the store cannot be opened.
+    pub fn open(&self) -> Result<(Plan, Store)> {
+        Ok((self.which.plan()?, Store::open(&self.which.store)?))
+    }
 }
 
 /// Runs the command.
@@ -89,16 +118,11 @@ pub struct Args {
 /// # Errors
 /// If the suite is bad, a job failed, or a signal stopped the run.
 pub fn run(args: &Args) -> Result<()> {
-    let stops = signals::count()?;
-    let plan = args.which.plan()?;
+    let plan = args.settings.which.plan()?;
     let jobs = selected(&plan, args)?;
-    let store = Store::open(&args.which.store)?;
-    let pool = pool(args)?;
-    let program = std::env::current_exe().at(Path::new("this program"))?;
-    let root = store.root().to_owned();
-    let launch = move |start: &Start<'_>| worker(&program, &root, start);
-    let screen = Screen::new();
-    let summary = local::run(&jobs, &store, (&pool, &launch), &screen, &stops)?;
+    let policy =
+        Policy { retries: args.settings.retries, fail_fast: args.fail_fast, all: args.all };
+    let (store, summary) = carry_out(&args.settings, &jobs, policy, args.detach)?;
     let out = report::folder(args.out.as_deref(), &plan);
     keep_plan(&plan, &out)?;
     let shown = report_of(&plan, &store, &out)?;
@@ -108,7 +132,47 @@ pub fn run(args: &Args) -> Result<()> {
         print(&shown);
         print(&text_of(&summary));
     }
+    if args.detach {
+        print("submitted; the same command without --detach follows it");
+        return Ok(());
+    }
     verdict(&summary)
+}
+
+/// Runs everything that a suite's results need.
+///
+/// # Errors
+/// As [`run`].
+pub fn everything(settings: &Settings) -> Result<(Plan, Store)> {
+    let plan = settings.which.plan()?;
+    let policy = Policy { retries: settings.retries, fail_fast: false, all: false };
+    let (store, summary) = carry_out(settings, &plan.jobs, policy, false)?;
+    verdict(&summary)?;
+    Ok((plan, store))
+}
+
+fn carry_out(
+    settings: &Settings,
+    jobs: &[Job],
+    policy: Policy,
+    detach: bool,
+) -> Result<(Store, Summary)> {
+    let stops = signals::count()?;
+    let program = std::env::current_exe().at(Path::new("this program"))?;
+    let screen = Screen::new();
+    if settings.engine == "slurm" {
+        let cluster = Cluster::load(&settings.cluster)?;
+        let store = Store::open(&settings.which.store)?;
+        let slurm = Slurm { cluster: &cluster, program: &program, policy, detach };
+        let summary = slurm::run(jobs, &store, &slurm, &screen, &stops)?;
+        return Ok((store, summary));
+    }
+    let store = Store::open(&settings.which.store)?;
+    let pool = pool(settings, policy)?;
+    let root = store.root().to_owned();
+    let launch = move |start: &Start<'_>| worker(&program, &root, start);
+    let summary = local::run(jobs, &store, (&pool, &launch), &screen, &stops)?;
+    Ok((store, summary))
 }
 
 /// The jobs that `--only` and `--until` leave.
@@ -150,7 +214,7 @@ fn worker(program: &Path, store: &Path, start: &Start<'_>) -> Command {
     command
 }
 
-fn pool(args: &Args) -> Result<Pool> {
+fn pool(args: &Settings, policy: Policy) -> Result<Pool> {
     if args.jobs == Some(0) {
         return Err(Error::input("--jobs 0 runs nothing: expected 1 or more"));
     }
@@ -164,7 +228,6 @@ fn pool(args: &Args) -> Result<Pool> {
     for name in &devices {
         device::choose(name)?;
     }
-    let policy = Policy { retries: args.retries, fail_fast: args.fail_fast, all: args.all };
     Ok(Pool { devices, cores: device::cores(), workers: args.jobs, policy })
 }
 

@@ -49,7 +49,8 @@ impl Surveyor for Published {
             );
             return Err(Error::input(message));
         }
-        Ok(Survey { fingerprint: "as published".to_owned(), classes, images })
+        let resolution = if source.name == "tiny-imagenet" { 64 } else { 32 };
+        Ok(Survey { fingerprint: "as published".to_owned(), classes, images, resolution })
     }
 
     fn hash(&self, path: &Path) -> Result<String> {

@@ -5,6 +5,7 @@
 
 pub mod axes;
 pub mod ci;
+pub mod cluster;
 pub mod embedded;
 pub mod fields;
 pub mod inherit;

@@ -17,7 +17,7 @@ impl Scale {
     /// Shrinks the settings of one cell.
     pub fn apply(self, settings: &mut Settings) {
         let Self::Tiny = self;
-        let counts: [(&str, &dyn Fn(u64) -> u64); 24] = [
+        let counts: [(&str, &dyn Fn(u64) -> u64); 27] = [
             ("data.train.count", &|count| count.min(64)),
             ("data.test.count", &|count| count.min(16)),
             ("denoiser.channels", &|count| count.min(8)),
@@ -27,7 +27,10 @@ impl Scale {
             ("denoiser.ramp", &|count| count.min(64)),
             ("denoiser.ema_half_life", &|count| count.min(64)),
             ("sampler.steps", &|count| count.min(40).div_ceil(5)),
+            ("policy.min", &|count| count.min(40).div_ceil(5)),
+            ("policy.max", &|count| count.min(40).div_ceil(5)),
             ("generated.count", &images),
+            ("generated.drawn", &images),
             ("generated.shard", &|count| count),
             ("generated.batch", &|count| count.min(32)),
             ("train.attack_steps", &|count| count.min(2)),
@@ -46,7 +49,7 @@ impl Scale {
         for (path, smaller) in counts {
             // What is not given stands for the published number, which is larger than any here.
             let absent = match path {
-                "train.virtual_batch" => None,
+                "train.virtual_batch" | "policy.max" | "generated.drawn" => None,
                 _ => Some(1 << 20),
             };
             if let Some(before) = settings.optional_count(path).or(absent) {
