@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod calibrate;
+pub mod cells;
 pub mod check;
 pub mod collect;
 pub mod convert;
@@ -9,7 +10,6 @@ pub mod data;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
-pub mod cells;
 mod explain;
 pub mod fid;
 pub mod fit;

@@ -65,7 +65,8 @@ impl Which {
     }
 
     fn explain(&self) -> Result<Vec<plan::Explanation>> {
-        let suite = Suite::load(&self.suite, &self.set)?;
+        let mut suite = Suite::load(&self.suite, &self.set)?;
+        suite.scale = self.scale.as_ref().map(|_| Scale::Tiny);
         plan::explain(&suite, &Files::roots(self.data.as_deref()), &Files)
     }
 }

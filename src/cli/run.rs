@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        explain,
+        cells,
         plan::Which,
         report,
         terminal::{Screen, duration, print},
@@ -179,7 +179,7 @@ fn carry_out(
 fn selected(plan: &Plan, args: &Args) -> Result<Vec<Job>> {
     let mut cells = Vec::new();
     for name in &args.only {
-        cells.extend(explain::select(plan, name)?);
+        cells.extend(cells::select(plan, name)?);
     }
     let last = args
         .until

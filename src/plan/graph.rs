@@ -71,7 +71,7 @@ pub(super) fn settle(
     let mut graph = Graph::new(suite, roots, surveyor);
     let needs: Vec<_> = suite.axes.cells().iter().map(|draft| graph.need(draft)).collect();
     if !graph.problems.is_empty() {
-        return Err(problem::error(&suite.file, graph.problems));
+        return Err(problem::error(&suite.files, graph.problems));
     }
     Ok(needs.into_iter().flatten().map(|need| (need.settings, need.spec)).collect())
 }
