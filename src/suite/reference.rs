@@ -83,7 +83,9 @@ fn one(node: &Node, reader: &mut Reader) -> Option<Reference> {
             "pgd" => found.pgd = number(entry, 100.0, reader),
             "fid" => found.fid = number(entry, 10_000.0, reader),
             "source" => found.source = entry.value.text().unwrap_or_default().to_owned(),
-            "certainty" => found.certainty = certainty(entry, reader)?,
+            "certainty" => {
+                found.certainty = certainty(entry, reader).unwrap_or(found.certainty);
+            }
             other => {
                 let message = format!("unknown key: {}", suggestion(other, KEYS.into_iter()));
                 reader.problem(Some(entry.at), &format!("reference.{other}"), message);
