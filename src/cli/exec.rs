@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     device,
     digest::JobId,
-    error::Result,
+    error::{Error, Result},
     run::{exec, signals, stages::Real, wire::Pipe},
     store::Store,
 };
@@ -38,6 +38,9 @@ pub struct Args {
     /// Save and stop when standard input ends: a parent process holds it.
     #[arg(long, hide = true)]
     attached: bool,
+    /// Halves the batch so many times from the start, where that changes no result.
+    #[arg(long, default_value_t = 0)]
+    halvings: u32,
 }
 
 /// Runs the command.
@@ -57,10 +60,21 @@ pub fn run(args: &Args) -> Result<()> {
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
     };
-    let machine = exec::Machine { device: place, name, threads };
+    let machine = exec::Machine { device: place, name, threads, halvings: args.halvings };
     let pipe = Pipe::new(stops);
     let store = Store::open(&args.store)?;
-    let ran = exec::run(&store, &args.job, &machine, &Real, &pipe)?;
-    pipe.done(ran);
-    Ok(())
+    match exec::run(&store, &args.job, &machine, &Real, &pipe) {
+        Ok(ran) => {
+            store.forgive(&args.job)?;
+            pipe.done(ran);
+            Ok(())
+        }
+        Err(error) => {
+            if !matches!(error, Error::Interrupted) {
+                // Engines that only see the store learn from it why the job failed.
+                store.blame(&args.job, &error.to_string())?;
+            }
+            Err(error)
+        }
+    }
 }

@@ -27,6 +27,16 @@ pub(super) fn text(plan: &Plan, explanations: &[Explanation]) -> String {
     text
 }
 
+/// One cell in full.
+pub(super) fn one(plan: &Plan, index: usize, explanation: &Explanation) -> String {
+    let mut text = format!("cell {index}: {}\n", plan.cells[index].title());
+    for line in &explanation.lines {
+        write_line(&mut text, line);
+    }
+    memory(&mut text, explanation);
+    text
+}
+
 fn write_line(text: &mut String, line: &Line) {
     let start = format!("  {:30} {:>12}  ", line.path, line.value);
     if start.chars().count() + line.origin.chars().count() <= WIDTH {

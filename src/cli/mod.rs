@@ -1,6 +1,9 @@
 //! The command line: one file per command, each with its clap `Args` and a `run`.
 
 pub mod bar;
+pub mod calibrate;
+pub mod cells;
+pub mod check;
 pub mod collect;
 pub mod compare;
 pub mod convert;
@@ -20,6 +23,9 @@ pub mod ours;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod schema;
+pub mod status;
+pub mod store;
 pub mod terminal;
 pub mod train;
 mod verdict;
@@ -47,11 +53,18 @@ enum Command {
     Report(report::Args),
     Compare(compare::Args),
     Leaderboard(leaderboard::Args),
+    Check(check::Args),
+    Status(status::StatusArgs),
+    Log(status::LogArgs),
+    Store(store::Args),
     Exec(exec::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Data(data::Args),
     Doctor(doctor::Args),
+    New(schema::NewArgs),
+    Schema(schema::SchemaArgs),
+    Calibrate(calibrate::Args),
     Inspect(inspect::Args),
     Convert(convert::Args),
     Forward(forward::Args),
@@ -87,11 +100,18 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Leaderboard(args) => leaderboard::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Log(args) => status::log(&args),
+        Command::Store(args) => store::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::New(args) => schema::new(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Forward(args) => forward::run(&args),

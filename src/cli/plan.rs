@@ -10,15 +10,15 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        explain,
-        terminal::{duration, print},
+        cells, explain,
+        terminal::{duration, print, size},
     },
     digest::JobId,
-    error::Result,
-    plan::{self, Files, Plan, Stage},
+    error::{AtPath, Result},
+    plan::{self, Calibration, Files, Job, Plan, Published, Stage, Surveyor},
     run::local,
     store::Store,
-    suite::Suite,
+    suite::{Suite, reference::Certainty, scale::Scale},
 };
 
 /// What `plan` and `run` have in common.
@@ -36,6 +36,9 @@ pub struct Which {
     /// Sets a field over the suite, or fixes an axis to one value.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
+    /// Shrinks networks, counts and epochs and keeps the grid: `tiny` runs in minutes.
+    #[arg(long, value_name = "SIZE", value_parser = ["tiny"])]
+    pub scale: Option<String>,
 }
 
 impl Which {
@@ -44,12 +47,26 @@ impl Which {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn plan(&self) -> Result<Plan> {
-        let suite = Suite::load(&self.suite, &self.set)?;
-        plan::resolve(&suite, &Files::roots(self.data.as_deref()), &Files)
+        Ok(self.resolve(&Files)?.1)
+    }
+
+    /// The suite and its plan, with estimates for this machine if it has been measured.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the suite.
+    pub fn resolve(&self, surveyor: &dyn Surveyor) -> Result<(Suite, Plan)> {
+        let mut suite = Suite::load(&self.suite, &self.set)?;
+        suite.scale = self.scale.as_ref().map(|_| Scale::Tiny);
+        let mut plan = plan::resolve(&suite, &Files::roots(self.data.as_deref()), surveyor)?;
+        if let Some(calibration) = calibration(&self.store) {
+            plan.calibrate(&calibration);
+        }
+        Ok((suite, plan))
     }
 
     fn explain(&self) -> Result<Vec<plan::Explanation>> {
-        let suite = Suite::load(&self.suite, &self.set)?;
+        let mut suite = Suite::load(&self.suite, &self.set)?;
+        suite.scale = self.scale.as_ref().map(|_| Scale::Tiny);
         plan::explain(&suite, &Files::roots(self.data.as_deref()), &Files)
     }
 }
@@ -61,7 +78,10 @@ Examples:
   gauntlet plan                                   the built-in demonstration
   gauntlet plan suite.yaml --data ~/datasets
   gauntlet plan suite.yaml --set train.epochs=10 --set sampler.steps=18
-  gauntlet plan suite.yaml --explain | grep train.
+  gauntlet plan suite.yaml --explain              every value and its origin
+  gauntlet plan suite.yaml --explain 3            those of cell 3
+  gauntlet plan suite.yaml --graph jobs.svg       a picture of the jobs
+  gauntlet plan suite.yaml --as-published         the cost on the whole data sets
   gauntlet plan suite.yaml --json | jq '.jobs[] | select(.needed) | .title'")]
 pub struct Args {
     #[command(flatten)]
@@ -69,9 +89,16 @@ pub struct Args {
     /// Prints one JSON object with cells and jobs.
     #[arg(long)]
     json: bool,
-    /// Prints every resolved number with where it comes from: default, preset, line, axis, --set.
+    /// Shows every resolved value and its origin: of all cells, or of one (a number, a label, or axis
+    /// values like threat=linf).
+    #[arg(long, value_name = "CELL", num_args = 0..=1, default_missing_value = "all")]
+    explain: Option<String>,
+    /// Draws the job graph (SVG).
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    /// Takes the data sets at their published sizes, whether or not they are here.
     #[arg(long)]
-    explain: bool,
+    as_published: bool,
 }
 
 /// Runs the command.
@@ -79,14 +106,25 @@ pub struct Args {
 /// # Errors
 /// Everything that is wrong with the suite.
 pub fn run(args: &Args) -> Result<()> {
-    let plan = args.which.plan()?;
+    let surveyor: &dyn Surveyor = if args.as_published { &Published } else { &Files };
+    let (_, plan) = args.which.resolve(surveyor)?;
     let store = Store::at(&args.which.store);
-    if args.explain {
+    if let Some(path) = &args.graph {
+        let svg = plan::picture::svg(&plan, &|id| store.has(id));
+        std::fs::write(path, svg).at(path)?;
+    }
+    if let Some(cell) = &args.explain {
         let explanations = args.which.explain()?;
+        let only = (cell != "all").then(|| cells::find(&plan, cell)).transpose()?;
         if args.json {
-            let cells = plan.cells.iter().zip(&explanations);
-            let cells = cells.map(|(cell, e)| json!({"cell": cell.title(), "values": e.lines}));
+            let cells = plan.cells.iter().zip(&explanations).enumerate();
+            let cells = cells.filter(|(index, _)| only.is_none_or(|only| only == *index));
+            let cells = cells.map(|(index, (cell, e))| {
+                json!({"cell": cell.title(), "index": index, "values": e.lines})
+            });
             print(&json!(cells.collect::<Vec<_>>()).to_string());
+        } else if let Some(index) = only {
+            print(&explain::one(&plan, index, &explanations[index]));
         } else {
             print(explain::text(&plan, &explanations).trim_start());
         }
@@ -97,6 +135,15 @@ pub fn run(args: &Args) -> Result<()> {
     }
     Ok(())
 }
+
+/// What `gauntlet calibrate` measured for this store, if it did.
+fn calibration(store: &Path) -> Option<Calibration> {
+    let text = std::fs::read_to_string(store.join(CALIBRATION)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Name of the file in a store that holds what the machine was measured to do.
+pub const CALIBRATION: &str = "calibration.json";
 
 /// The plan for scripts: cells and jobs, each job with `cached` and `needed`.
 fn json(plan: &Plan, store: &Store) -> serde_json::Value {
@@ -125,6 +172,20 @@ fn json(plan: &Plan, store: &Store) -> serde_json::Value {
         "axes": plan.axes,
         "cells": plan.cells,
         "jobs": jobs,
+        "reference": plan.reference,
+        "estimate": totals(&local::missing(&plan.jobs, store)),
+    })
+}
+
+/// What the jobs take together: peak memory is that of the largest one.
+fn totals(jobs: &[&Job]) -> serde_json::Value {
+    let sum = |of: &dyn Fn(&Job) -> f64| jobs.iter().map(|job| of(job)).sum::<f64>();
+    json!({
+        "gmacs": sum(&|job| job.estimate.gmacs),
+        "core_minutes": sum(&|job| job.estimate.core_minutes),
+        "device_hours": sum(&|job| job.estimate.device_hours),
+        "bytes": jobs.iter().map(|job| job.estimate.bytes).sum::<u64>(),
+        "memory": jobs.iter().map(|job| job.estimate.memory).max().unwrap_or(0),
     })
 }
 
@@ -137,15 +198,24 @@ fn text(plan: &Plan, store: &Store, suite: &Path) -> String {
         let _ = writeln!(text, "  {:24} {}", axis.path, axis.labels.join(", "));
     }
     let _ = writeln!(text, "\n{} cells", plan.cells.len());
-    for cell in plan.cells.iter().take(LISTED) {
+    for (index, cell) in plan.cells.iter().enumerate().take(LISTED) {
         let ready = cell.evaluations.iter().all(|evaluation| store.has(&evaluation.job));
         let mark = if ready { "done" } else { "    " };
         let threats: Vec<_> =
             cell.evaluations.iter().map(|evaluation| evaluation.threat.to_string()).collect();
-        let _ = writeln!(text, "  {mark} {}  [{}]", cell.title(), threats.join(", "));
+        let _ = writeln!(text, "{index:>4} {mark} {}  [{}]", cell.title(), threats.join(", "));
     }
     if plan.cells.len() > LISTED {
         let _ = writeln!(text, "  ... and {} more (--json lists all)", plan.cells.len() - LISTED);
+    }
+    if !plan.reference.is_empty() {
+        let unsure = plan.reference.iter().filter(|r| r.certainty == Certainty::Unverified);
+        let _ = writeln!(
+            text,
+            "\n{} published numbers to compare with, {} of them unverified",
+            plan.reference.len(),
+            unsure.count()
+        );
     }
     stages(&mut text, plan, store);
     let _ = writeln!(text, "\ngauntlet run {} carries it out.", suite.display());
@@ -176,12 +246,25 @@ fn stages(text: &mut String, plan: &Plan, store: &Store) {
     }
     let minutes: f64 = missing.iter().map(|job| job.estimate.core_minutes).sum();
     let bytes: u64 = missing.iter().map(|job| job.estimate.bytes).sum();
-    let cores = crate::device::cores();
+    let memory = missing.iter().map(|job| job.estimate.memory).max().unwrap_or(0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let measured = calibration(store.root());
+    let (device, several) = match &measured {
+        Some(calibration) if calibration.device != "cpu" => (calibration.device.as_str(), None),
+        _ => ("one core", Some(cores)),
+    };
+    let all = several.map(|cores| {
+        format!(", {} on the {cores} cores here", duration(60.0 * minutes / cores as f64))
+    });
     let _ = writeln!(
         text,
-        "\nabout {} of one core, {} on the {cores} cores here; up to {} MB of results",
+        "\nabout {} of {device}{}\nup to {} on disk, {} of memory for the largest job",
         duration(60.0 * minutes),
-        duration(60.0 * minutes / cores as f64),
-        bytes >> 20
+        all.unwrap_or_default(),
+        size(bytes),
+        size(memory)
     );
+    if measured.is_none() {
+        let _ = writeln!(text, "(rough: `gauntlet calibrate` measures this machine in seconds)");
+    }
 }

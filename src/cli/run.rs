@@ -11,19 +11,22 @@ use serde_json::json;
 
 use crate::{
     cli::{
+        cells,
         plan::Which,
         report,
         terminal::{Screen, duration, print},
     },
     device::{self, CudaSupport},
     error::{AtPath, Error, Result},
-    plan::Plan,
+    plan::{Job, Plan, Stage},
     run::{
         Summary,
-        local::{self, Pool, Start},
+        local::{self, Policy, Pool, Start},
         signals,
+        slurm::{self, Slurm},
     },
     store::Store,
+    suite::cluster::Cluster,
 };
 
 /// Runs whatever a suite's results still need.
@@ -38,24 +41,76 @@ Examples:
   gauntlet run suite.yaml --data ~/datasets
   gauntlet run suite.yaml --jobs 4 --device cpu
   gauntlet run suite.yaml --set train.epochs=2    try it small first
+  gauntlet run suite.yaml --scale tiny            the whole grid in miniature
+  gauntlet run suite.yaml --only 0 --until train
+  gauntlet run suite.yaml --engine slurm --cluster cluster.yaml
   gauntlet run suite.yaml --json > summary.json
 
 Exit codes: 0 done, 1 a job failed, 2 bad suite or data, 3 the system refused, 130 stopped and saved.")]
 pub struct Args {
     #[command(flatten)]
-    which: Which,
+    settings: Settings,
     /// Folder of the report [default: out/SUITE].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Only these cells and what they need: a number, a label, or values of axes like
+    /// generated.count=1M,threat=linf; several if repeated.
+    #[arg(long, value_name = "CELLS")]
+    only: Vec<String>,
+    /// Nothing beyond this stage.
+    #[arg(long, value_name = "STAGE", value_parser = ["import", "fit", "generate", "label", "train", "evaluate"])]
+    until: Option<String>,
+    /// Only jobs that a missing result needs (the default).
+    #[arg(long, conflicts_with = "all")]
+    needed: bool,
+    /// Every job that is not in the store, also those that nothing missing needs.
+    #[arg(long)]
+    all: bool,
+    /// After a failure the jobs that do not depend on it go on (the default).
+    #[arg(long, conflicts_with = "fail_fast")]
+    keep_going: bool,
+    /// The first failure ends the run, once running jobs are done.
+    #[arg(long)]
+    fail_fast: bool,
+    /// Ends once everything is submitted (--engine slurm); the same command follows it again.
+    #[arg(long)]
+    detach: bool,
+    /// Ends with one JSON object on standard output that counts the jobs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where and how jobs run: common to `run` and `check`.
+#[derive(Debug, clap::Args)]
+pub struct Settings {
+    #[command(flatten)]
+    which: Which,
     /// Jobs at once; as many as there are cores or GPUs if not given.
     #[arg(long)]
     jobs: Option<usize>,
     /// cpu, cuda (all GPUs), cuda:N (several with commas), or auto (GPUs where there are).
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Ends with one JSON object on standard output that counts the jobs.
-    #[arg(long)]
-    json: bool,
+    /// How often a job is started again that was killed or refused a file by the system; after a
+    /// kill, which may mean too little memory, with half the batch.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    retries: u32,
+    /// local: processes on this machine; slurm: arrays on a cluster.
+    #[arg(long, default_value = "local", value_parser = ["local", "slurm"])]
+    engine: String,
+    /// Partition, time, GPUs and the like for --engine slurm.
+    #[arg(long, value_name = "FILE", default_value = "cluster.yaml")]
+    cluster: PathBuf,
+}
+
+impl Settings {
+    /// The plan and its store.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the suite; if the store cannot be opened.
+    pub fn open(&self) -> Result<(Plan, Store)> {
+        Ok((self.which.plan()?, Store::open(&self.which.store)?))
+    }
 }
 
 /// Runs the command.
@@ -63,15 +118,11 @@ pub struct Args {
 /// # Errors
 /// If the suite is bad, a job failed, or a signal stopped the run.
 pub fn run(args: &Args) -> Result<()> {
-    let stops = signals::count()?;
-    let plan = args.which.plan()?;
-    let store = Store::open(&args.which.store)?;
-    let pool = pool(args)?;
-    let program = std::env::current_exe().at(Path::new("this program"))?;
-    let root = store.root().to_owned();
-    let launch = move |start: &Start<'_>| worker(&program, &root, start);
-    let screen = Screen::new();
-    let summary = local::run(&plan.jobs, &store, (&pool, &launch), &screen, &stops)?;
+    let plan = args.settings.which.plan()?;
+    let jobs = selected(&plan, args)?;
+    let policy =
+        Policy { retries: args.settings.retries, fail_fast: args.fail_fast, all: args.all };
+    let (store, summary) = carry_out(&args.settings, &jobs, policy, args.detach)?;
     let out = report::folder(args.out.as_deref(), &plan);
     keep_plan(&plan, &out)?;
     let shown = report_of(&plan, &store, &out)?;
@@ -81,7 +132,64 @@ pub fn run(args: &Args) -> Result<()> {
         print(&shown);
         print(&text_of(&summary));
     }
+    if args.detach {
+        print("submitted; the same command without --detach follows it");
+        return Ok(());
+    }
     verdict(&summary)
+}
+
+/// Runs everything that a suite's results need.
+///
+/// # Errors
+/// As [`run`].
+pub fn everything(settings: &Settings) -> Result<(Plan, Store)> {
+    let plan = settings.which.plan()?;
+    let policy = Policy { retries: settings.retries, fail_fast: false, all: false };
+    let (store, summary) = carry_out(settings, &plan.jobs, policy, false)?;
+    verdict(&summary)?;
+    Ok((plan, store))
+}
+
+fn carry_out(
+    settings: &Settings,
+    jobs: &[Job],
+    policy: Policy,
+    detach: bool,
+) -> Result<(Store, Summary)> {
+    let stops = signals::count()?;
+    let program = std::env::current_exe().at(Path::new("this program"))?;
+    let screen = Screen::new();
+    if settings.engine == "slurm" {
+        let cluster = Cluster::load(&settings.cluster)?;
+        let store = Store::open(&settings.which.store)?;
+        let slurm = Slurm { cluster: &cluster, program: &program, policy, detach };
+        let summary = slurm::run(jobs, &store, &slurm, &screen, &stops)?;
+        return Ok((store, summary));
+    }
+    let store = Store::open(&settings.which.store)?;
+    let pool = pool(settings, policy)?;
+    let root = store.root().to_owned();
+    let launch = move |start: &Start<'_>| worker(&program, &root, start);
+    let summary = local::run(jobs, &store, (&pool, &launch), &screen, &stops)?;
+    Ok((store, summary))
+}
+
+/// The jobs that `--only` and `--until` leave.
+fn selected(plan: &Plan, args: &Args) -> Result<Vec<Job>> {
+    let mut cells = Vec::new();
+    for name in &args.only {
+        cells.extend(cells::select(plan, name)?);
+    }
+    let last = args
+        .until
+        .as_deref()
+        .and_then(|name| Stage::ALL.into_iter().find(|stage| stage.name() == name));
+    let wanted = |job: &&Job| {
+        (args.only.is_empty() || job.cells.iter().any(|cell| cells.contains(cell)))
+            && last.is_none_or(|last| job.stage <= last)
+    };
+    Ok(plan.jobs.iter().filter(wanted).cloned().collect())
 }
 
 /// The report's table and place; nothing while not one evaluation is there.
@@ -98,6 +206,7 @@ fn report_of(plan: &Plan, store: &Store, out: &Path) -> Result<String> {
 fn worker(program: &Path, store: &Path, start: &Start<'_>) -> Command {
     let mut command = Command::new(program);
     command.args(["exec", "--attached", "--job", start.id.as_str(), "--device", start.device]);
+    command.args(["--halvings", &start.halvings.to_string()]);
     command.arg("--store").arg(store).args(["--threads", &start.threads.to_string()]);
     // libtorch reads these before it can be told otherwise.
     command.env("OMP_NUM_THREADS", start.threads.to_string());
@@ -105,7 +214,7 @@ fn worker(program: &Path, store: &Path, start: &Start<'_>) -> Command {
     command
 }
 
-fn pool(args: &Args) -> Result<Pool> {
+fn pool(args: &Settings, policy: Policy) -> Result<Pool> {
     if args.jobs == Some(0) {
         return Err(Error::input("--jobs 0 runs nothing: expected 1 or more"));
     }
@@ -119,7 +228,7 @@ fn pool(args: &Args) -> Result<Pool> {
     for name in &devices {
         device::choose(name)?;
     }
-    Ok(Pool { devices, cores: device::cores(), workers: args.jobs })
+    Ok(Pool { devices, cores: device::cores(), workers: args.jobs, policy })
 }
 
 /// The plan beside the report, so that the report can be made again.

@@ -35,6 +35,16 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Bytes as people say them: `512 kB`, `3.1 GB`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// Follows a run on standard error.
 pub struct Screen {
     bars: Option<MultiProgress>,
@@ -159,6 +169,9 @@ impl Watcher for Screen {
             self.line(&format!("start {} {title} ({device}, {threads})", job.id.short()));
             ProgressBar::hidden()
         };
+        if let Some(before) = state.running.remove(&job.id) {
+            before.bar.finish_and_clear();
+        }
         let minutes = job.estimate.core_minutes;
         let (unit, spoke) = (String::new(), Instant::now());
         let running = Running { bar, title, unit, minutes, total: 0, at: 0, spoke };

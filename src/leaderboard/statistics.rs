@@ -79,6 +79,20 @@ pub fn paired_difference(test: McNemar, total: u64, confidence: f64) -> (f64, f6
     (100.0 * difference, 100.0 * (centre - half).max(-1.0), 100.0 * (centre + half).min(1.0))
 }
 
+/// The difference in percentage points (first minus second) of two independent shares with its
+/// interval (Newcombe 1998, method 10: from the Wilson intervals of both).
+pub fn difference(first: Tally, second: Tally, confidence: f64) -> (f64, f64, f64) {
+    let ((a_low, a_high), (b_low, b_high)) =
+        (wilson(first, confidence), wilson(second, confidence));
+    let (a, b) = (first.percent(), second.percent());
+    if first.total == 0 || second.total == 0 {
+        return (0.0, -100.0, 100.0);
+    }
+    let below = ((a - a_low).powi(2) + (b_high - b).powi(2)).sqrt();
+    let above = ((a_high - a).powi(2) + (b - b_low).powi(2)).sqrt();
+    (a - b, (a - b - below).max(-100.0), (a - b + above).min(100.0))
+}
+
 /// Mean and spread over repetitions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -191,6 +205,18 @@ mod tests {
         let (difference, low, high) = paired_difference(mcnemar(20, 5), 100, 0.95);
         assert!((difference - 15.0).abs() < 1e-12);
         close((low, high), (5.332794, 24.078971), 1e-5);
+    }
+
+    #[test]
+    fn independent_differences_agree_with_newcombe() {
+        // Newcombe 1998 (Statistics in Medicine 17:873), table II, method 10.
+        let tally = |correct, total| Tally { correct, total };
+        let (points, low, high) = difference(tally(56, 70), tally(48, 80), 0.95);
+        assert!((points - 20.0).abs() < 1e-9);
+        close((low, high), (5.24, 33.39), 0.006);
+        let (_, low, high) = difference(tally(9, 10), tally(3, 10), 0.95);
+        close((low, high), (17.05, 80.90), 0.006);
+        assert_eq!(difference(tally(0, 0), tally(3, 10), 0.95), (0.0, -100.0, 100.0));
     }
 
     #[test]

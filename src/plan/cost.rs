@@ -7,6 +7,7 @@ use crate::{
     diffusion::spec::{FitSpec, GenerateSpec},
     evaluate::spec::{AttackName, EvaluateSpec},
     net::spec::{ClassifierSpec, DenoiserSpec},
+    plan::Stage,
     train::spec::{Loss, TrainSpec},
 };
 
@@ -14,6 +15,8 @@ use crate::{
 const MACS_PER_CORE_SECOND: f64 = 12e9;
 /// A forward and a backward pass, in forward passes.
 const BOTH_WAYS: f64 = 3.0;
+/// Memory of a process that has loaded libtorch and computes nothing.
+const RESIDENT: u64 = 350 << 20;
 
 /// What a job will take.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -22,15 +25,52 @@ pub struct Estimate {
     pub gmacs: f64,
     /// Minutes of one CPU core.
     pub core_minutes: f64,
+    /// Hours of one device: of one CPU core, or of the calibrated device.
+    #[serde(default)]
+    pub device_hours: f64,
     /// Bytes of its artifact.
     pub bytes: u64,
+    /// Bytes of memory at its peak.
+    #[serde(default)]
+    pub memory: u64,
+}
+
+/// What a device was measured to do (`gauntlet calibrate`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// `cpu` (one core), `cuda:0`.
+    pub device: String,
+    /// Multiplications a second of a classifier, forwards and backwards, in units of 10^9.
+    pub classifier: f64,
+    /// Those of a denoiser, forwards.
+    pub denoiser: f64,
+    /// Seconds that a job takes before it computes.
+    pub start: f64,
 }
 
 impl Estimate {
     fn new(macs: f64, bytes: u64) -> Self {
         // Starting a process and loading libtorch is never free.
         let seconds = 2.0 + macs / MACS_PER_CORE_SECOND;
-        Self { gmacs: macs / 1e9, core_minutes: seconds / 60.0, bytes }
+        let memory = RESIDENT;
+        let (core_minutes, device_hours) = (seconds / 60.0, seconds / 3600.0);
+        Self { gmacs: macs / 1e9, core_minutes, device_hours, bytes, memory }
+    }
+
+    /// The same with what holds weights and activations: `copies` of all weights, and what one
+    /// image leaves behind in a forward pass, for each image of a batch.
+    fn holding(self, copies: f64, weights: f64, batch: u64, elements: f64) -> Self {
+        let bytes = 4.0 * (copies * weights + batch as f64 * elements);
+        Self { memory: RESIDENT + bytes as u64, ..self }
+    }
+
+    pub(super) fn calibrate(&mut self, stage: Stage, calibration: &Calibration) {
+        let rate = match stage {
+            Stage::Fit | Stage::Generate => calibration.denoiser,
+            _ => calibration.classifier,
+        };
+        let seconds = calibration.start + self.gmacs / rate.max(1e-9);
+        (self.core_minutes, self.device_hours) = (seconds / 60.0, seconds / 3600.0);
     }
 
     /// A file copied.
@@ -42,14 +82,30 @@ impl Estimate {
     pub(super) fn fit(spec: &FitSpec) -> Self {
         // At an edge of one pixel a convolution multiplies each weight once: macs are parameters.
         let one_pixel = DenoiserSpec { resolution: 1, ..spec.network.clone() };
-        let bytes = 4.0 * denoiser_macs(&one_pixel);
-        Self::new(BOTH_WAYS * spec.images as f64 * denoiser_macs(&spec.network), bytes as u64)
+        let weights = denoiser_macs(&one_pixel);
+        let macs = denoiser_macs(&spec.network);
+        // Gradient, two moments and the average stand beside the weights.
+        Self::new(BOTH_WAYS * spec.images as f64 * macs, (4.0 * weights) as u64).holding(
+            5.0,
+            weights,
+            spec.batch,
+            denoiser_elements(&spec.network),
+        )
     }
 
     /// Sampling; `macs` are those of one forward pass of the denoiser.
     pub(super) fn generate(spec: &GenerateSpec, macs: f64, resolution: u64) -> Self {
         let passes = (2 * spec.sampler.steps).saturating_sub(1).max(1) as f64;
-        Self::new(passes * spec.count as f64 * macs, spec.count * (3 * resolution * resolution + 8))
+        let pixels = 3 * resolution * resolution;
+        // Without gradients only a few feature maps live at once; a network of `macs` has maps
+        // of about its square root's order at full resolution.
+        let elements = 8.0 * (macs / 9.0).sqrt() * resolution as f64;
+        Self::new(passes * spec.count as f64 * macs, spec.count * (pixels + 8)).holding(
+            1.0,
+            macs / (resolution * resolution).max(1) as f64,
+            spec.batch.min(spec.count),
+            elements,
+        )
     }
 
     /// Labels by a classifier that is taken for a WRN-28-10.
@@ -70,8 +126,16 @@ impl Estimate {
         let validations = spec.epochs / spec.validate_every.max(1) * spec.validation;
         let validation = validations as f64 * (1.0 + BOTH_WAYS * spec.validation_steps as f64);
         // Two checkpoints: the best and the last.
-        let bytes = 2.0 * 4.0 * classifier_macs(&spec.network, 1);
-        Self::new(macs * (passes * seen as f64 + validation), bytes as u64)
+        let weights = classifier_macs(&spec.network, 1);
+        let elements = classifier_elements(&spec.network, spec.data.resolution);
+        // TRADES holds the graphs of two passes at once.
+        let passes_held = if spec.loss == Loss::Standard { 1.0 } else { 2.0 };
+        Self::new(macs * (passes * seen as f64 + validation), (8.0 * weights) as u64).holding(
+            4.0,
+            weights,
+            spec.batch,
+            passes_held * elements,
+        )
     }
 
     /// Attacking `images` images, as if every attack met all of them: an upper bound.
@@ -84,7 +148,13 @@ impl Estimate {
             attack.steps as f64 * runs * halves * pass
         };
         let passes: f64 = spec.attacks.iter().map(passes).sum();
-        Self::new(macs * images as f64 * (1.0 + passes), images * 200)
+        let elements = classifier_elements(network, spec.data.resolution);
+        Self::new(macs * images as f64 * (1.0 + passes), images * 200).holding(
+            1.0,
+            classifier_macs(network, 1),
+            spec.batch.min(images),
+            elements,
+        )
     }
 }
 
@@ -121,6 +191,38 @@ pub(super) fn classifier_macs(spec: &ClassifierSpec, resolution: u64) -> f64 {
         (Some("resnet20"), _) => residual(16.0, &[16.0, 32.0, 64.0], 3, edge),
         _ => residual(64.0, &[64.0, 128.0, 256.0, 512.0], 2, edge),
     }
+}
+
+/// Numbers that a classifier's forward pass leaves for the backward pass, for one image: each
+/// convolution's input, its normalisation and its activation.
+fn classifier_elements(spec: &ClassifierSpec, resolution: u64) -> f64 {
+    let edge = resolution as f64;
+    let numbers: Vec<u64> = spec.arch.split('-').filter_map(|part| part.parse().ok()).collect();
+    let (widths, blocks) = match (spec.arch.split('-').next(), numbers.as_slice()) {
+        (Some("wrn"), [depth, width, ..]) => {
+            (vec![16 * width, 32 * width, 64 * width], depth.saturating_sub(4) / 6)
+        }
+        (Some("resnet20"), _) => (vec![16, 32, 64], 3),
+        _ => (vec![64, 128, 256, 512], 2),
+    };
+    let maps = |(group, width): (usize, &u64)| {
+        let edge = (edge / f64::from(1 << group)).max(1.0);
+        *width as f64 * edge * edge * 2.0 * blocks as f64
+    };
+    3.0 * widths.iter().enumerate().map(maps).sum::<f64>()
+}
+
+/// The same for a U-Net.
+fn denoiser_elements(spec: &DenoiserSpec) -> f64 {
+    let mut edge = spec.resolution as f64;
+    let mut elements = 0.0;
+    for mult in &spec.channel_mult {
+        let width = (spec.channels * mult) as f64;
+        elements +=
+            width * edge * edge * (2.0 * spec.blocks as f64 + 3.0 * (spec.blocks + 1) as f64);
+        edge = (edge / 2.0).max(1.0);
+    }
+    3.0 * elements
 }
 
 /// Forward multiplications of a U-Net for one image: encoder blocks, then one more decoder block to

@@ -14,7 +14,7 @@ use crate::{
         Survey, Surveyor, Work,
         checks::{blame, combinations, images, training},
         identity::{Recent, identity},
-        specs,
+        references, specs,
         supply::Generated,
     },
     suite::{
@@ -36,9 +36,10 @@ use crate::{
 pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Result<Plan> {
     let mut graph = Graph::new(suite, roots, surveyor);
     let drafts = suite.axes.cells();
+    let reference = references::resolve(suite, &drafts, &mut graph.problems);
     let needs: Vec<Option<Need>> = drafts.iter().map(|draft| graph.need(draft)).collect();
     if !graph.problems.is_empty() {
-        return Err(problem::error(&suite.file, graph.problems));
+        return Err(problem::error(&suite.files, graph.problems));
     }
     for need in needs.iter().flatten() {
         graph.remember_count(need);
@@ -52,7 +53,8 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
         cells,
         jobs: graph.jobs,
         report: suite.report.clone(),
-        reference: suite.reference.clone(),
+        reference,
+        ci: suite.ci,
     })
 }
 
@@ -68,7 +70,7 @@ pub(super) fn settle(
     let mut graph = Graph::new(suite, roots, surveyor);
     let needs: Vec<_> = suite.axes.cells().iter().map(|draft| graph.need(draft)).collect();
     if !graph.problems.is_empty() {
-        return Err(problem::error(&suite.file, graph.problems));
+        return Err(problem::error(&suite.files, graph.problems));
     }
     Ok(needs.into_iter().flatten().map(|need| (need.settings, need.spec)).collect())
 }
@@ -290,7 +292,7 @@ impl<'a> Graph<'a> {
             CellEvaluation { name: name.clone(), threat: *threat, job }
         };
         let evaluations = need.evaluations.iter().map(evaluation).collect();
-        let values = values(self.suite, &need.settings);
+        let values = values(self.suite, draft, &need.settings);
         Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
     }
 
@@ -324,7 +326,7 @@ pub(super) fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
 
 /// The cell's value on every axis, then of what any extra cell says beyond the axes: every cell has
 /// the same columns, so that tables can tell an extra cell from the others.
-fn values(suite: &Suite, settings: &Settings) -> Vec<CellValue> {
+fn values(suite: &Suite, draft: &Draft, settings: &Settings) -> Vec<CellValue> {
     let mut fields: Vec<usize> = suite.axes.fields().map(|axis| axis.field).collect();
     for given in suite.axes.include.iter().flat_map(|draft| &draft.given) {
         // Each evaluation names its own threat model.
@@ -335,6 +337,7 @@ fn values(suite: &Suite, settings: &Settings) -> Vec<CellValue> {
     }
     let value = |field: usize| {
         let setting = &settings.at(field).value;
+        let own = draft.labels.iter().find(|(labelled, _)| *labelled == field);
         // The axis knows how people call the value, in extra cells too.
         let point = suite
             .axes
@@ -344,7 +347,11 @@ fn values(suite: &Suite, settings: &Settings) -> Vec<CellValue> {
         CellValue {
             path: FIELDS[field].path.to_owned(),
             value: serde_json::to_value(setting).unwrap_or_default(),
-            label: point.map_or_else(|| setting.to_string(), |point| point.label.clone()),
+            label: match (own, point) {
+                (Some((_, label)), _) => label.clone(),
+                (None, Some(point)) => point.label.clone(),
+                (None, None) => setting.to_string(),
+            },
         }
     };
     fields.into_iter().map(value).collect()

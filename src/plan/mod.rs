@@ -5,6 +5,8 @@ mod cost;
 mod explain;
 mod graph;
 mod identity;
+pub mod picture;
+mod references;
 mod specs;
 mod supply;
 mod survey;
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    cost::Estimate,
+    cost::{Calibration, Estimate},
     explain::{Explanation, Line, explain},
     graph::resolve,
+    references::PlanReference,
     specs::sampling,
-    survey::Files,
+    survey::{Files, Published},
 };
 use crate::{
     data::spec::Source,
@@ -27,6 +30,7 @@ use crate::{
     error::Result,
     evaluate::spec::EvaluateSpec,
     net::architecture::Architecture,
+    suite::ci::Thresholds,
     threat::ThreatModel,
     train::spec::TrainSpec,
 };
@@ -281,10 +285,19 @@ pub struct Plan {
     /// The suite's `report:` section.
     pub report: serde_json::Value,
     /// The suite's `reference:` section.
-    pub reference: serde_json::Value,
+    pub reference: Vec<PlanReference>,
+    /// The suite's `ci:` section.
+    pub ci: Thresholds,
 }
 
 impl Plan {
+    /// Replaces the estimates by what this machine was measured to do.
+    pub fn calibrate(&mut self, calibration: &Calibration) {
+        for job in &mut self.jobs {
+            job.estimate.calibrate(job.stage, calibration);
+        }
+    }
+
     /// The job of that id.
     pub fn job(&self, id: &JobId) -> Option<&Job> {
         self.jobs.iter().find(|job| job.id == *id)
@@ -327,6 +340,16 @@ pub trait Surveyor {
     fn denoiser(&self, path: &Path) -> Result<Option<Architecture>> {
         crate::net::load::denoiser_architecture(path).map(Some)
     }
+}
+
+/// Multiplications of a classifier's forward pass for one image, in units of 10^9.
+pub fn classifier_gmacs(spec: &crate::net::spec::ClassifierSpec, resolution: u64) -> f64 {
+    cost::classifier_macs(spec, resolution) / 1e9
+}
+
+/// Multiplications of a denoiser's forward pass for one image, in units of 10^9.
+pub fn denoiser_gmacs(spec: &crate::net::spec::DenoiserSpec) -> f64 {
+    cost::denoiser_macs(spec) / 1e9
 }
 
 #[cfg(test)]

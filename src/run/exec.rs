@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     plan::Job,
     progress::Progress,
-    run::{Stages, Task},
+    run::{Stages, Task, memory},
     store::{Lock, Lookup, Provenance, Store},
 };
 
@@ -27,6 +27,8 @@ pub struct Machine {
     pub name: String,
     /// Threads of libtorch.
     pub threads: usize,
+    /// How often the batch is halved from the start.
+    pub halvings: u32,
 }
 
 /// How often a job that another process runs is looked at.
@@ -99,17 +101,29 @@ fn carry_out(
         ..Provenance::begin()
     };
     let started = Instant::now();
-    let task = Task {
-        job,
-        inputs: &inputs,
-        device: machine.device,
-        work: slot.work(),
-        out: slot.out(),
-        progress,
+    let mut halvings = machine.halvings;
+    provenance.summary = loop {
+        let smaller = memory::halved(job, halvings);
+        let task = Task {
+            job: &smaller,
+            inputs: &inputs,
+            device: machine.device,
+            work: slot.work(),
+            out: slot.out(),
+            progress,
+        };
+        // tch panics where libtorch throws; the store must be left in order all the same.
+        let result = catch_unwind(AssertUnwindSafe(|| stages.run(&task)));
+        match result.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+            Err(error) if memory::ran_out(&error) && memory::can_halve(&smaller) => {
+                halvings += 1;
+                slot.clear()?;
+                let batch = memory::batch(&memory::halved(job, halvings)).unwrap_or(1);
+                progress.warn(format!("out of memory: going on with batches of {batch}"));
+            }
+            other => break other?,
+        }
     };
-    // tch panics where libtorch throws; the store must be left in order all the same.
-    let result = catch_unwind(AssertUnwindSafe(|| stages.run(&task)));
-    provenance.summary = result.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
     provenance.seconds = started.elapsed().as_secs_f64();
     slot.commit(job.stage.name(), provenance)?;
     Ok(())

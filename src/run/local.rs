@@ -17,7 +17,7 @@ use crate::{
     run::{
         Failure, Outcome, Summary, Watcher,
         wire::Line,
-        worker::{Message, Worker},
+        worker::{Crash, Message, Worker},
     },
     store::Store,
 };
@@ -31,6 +31,20 @@ pub struct Pool {
     pub cores: usize,
     /// Workers at once; `None` for as many as devices or cores allow.
     pub workers: Option<usize>,
+    /// What happens after failures.
+    pub policy: Policy,
+}
+
+/// What a run does when jobs fail, and which jobs it runs at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// How often a job is started again that was killed or that the system refused something; a
+    /// stage that fails by itself would fail again.
+    pub retries: u32,
+    /// Whether the first failure ends the run, once running jobs are done.
+    pub fail_fast: bool,
+    /// Whether jobs run whose results nothing missing needs.
+    pub all: bool,
 }
 
 impl Pool {
@@ -53,6 +67,8 @@ pub struct Start<'a> {
     pub device: &'a str,
     /// Threads.
     pub threads: usize,
+    /// How often the batch is halved from the start: the job was killed, perhaps for memory.
+    pub halvings: u32,
 }
 
 /// How workers are started: the program itself, except in tests.
@@ -73,7 +89,7 @@ pub fn run(
     stops: &AtomicUsize,
 ) -> Result<Summary> {
     let started = Instant::now();
-    let missing = missing(jobs, store);
+    let missing = if pool.policy.all { incomplete(jobs, store) } else { missing(jobs, store) };
     for job in &missing {
         let record = Job { cells: Vec::new(), ..(*job).clone() };
         store.put_record(&job.id, &record)?;
@@ -107,6 +123,11 @@ pub fn missing<'a>(jobs: &'a [Job], store: &Store) -> Vec<&'a Job> {
     missing
 }
 
+/// All jobs that are not done, in order.
+pub fn incomplete<'a>(jobs: &'a [Job], store: &Store) -> Vec<&'a Job> {
+    jobs.iter().filter(|job| !store.has(&job.id)).collect()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Waiting,
@@ -118,6 +139,10 @@ enum State {
 struct Executor<'a> {
     jobs: Vec<&'a Job>,
     states: Vec<State>,
+    /// How often each job was started again.
+    retried: Vec<u32>,
+    /// How often each job was killed.
+    killed: Vec<u32>,
     by_id: HashMap<&'a JobId, usize>,
     store: &'a Store,
     pool: &'a Pool,
@@ -139,6 +164,8 @@ impl<'a> Executor<'a> {
         let (sender, receiver) = channel();
         Self {
             states: vec![State::Waiting; jobs.len()],
+            retried: vec![0; jobs.len()],
+            killed: vec![0; jobs.len()],
             by_id: jobs.iter().enumerate().map(|(position, job)| (&job.id, position)).collect(),
             jobs,
             store,
@@ -160,7 +187,7 @@ impl<'a> Executor<'a> {
                 self.stop(asked == 0, stop > 1);
                 asked = stop;
             }
-            if asked == 0 {
+            if asked == 0 && !(self.pool.policy.fail_fast && self.summary.failed > 0) {
                 self.start_what_can()?;
             }
             if self.workers.is_empty() {
@@ -174,7 +201,24 @@ impl<'a> Executor<'a> {
             }
         }
         self.summary.interrupted = asked > 0;
+        if asked == 0 {
+            self.skip_the_rest();
+        }
         Ok(())
+    }
+
+    /// After a failure that ended the run, what never started was skipped.
+    fn skip_the_rest(&mut self) {
+        let Some(cause) = self.summary.failures.first().map(|failure| failure.id.clone()) else {
+            return;
+        };
+        for (position, job) in self.jobs.iter().enumerate() {
+            if self.states[position] == State::Waiting {
+                self.states[position] = State::Lost;
+                self.summary.skipped += 1;
+                self.watcher.finished(job, &Outcome::Skipped(cause.clone()), 0.0);
+            }
+        }
     }
 
     fn stop(&mut self, first: bool, at_once: bool) {
@@ -216,7 +260,12 @@ impl<'a> Executor<'a> {
         let load = |device: &usize| busy.iter().filter(|&other| other == device).count();
         let device = (0..self.pool.devices.len()).min_by_key(load).unwrap_or(0);
         let name = self.pool.devices[device].as_str();
-        let command = (self.launch)(&Start { id: &job.id, device: name, threads });
+        let command = (self.launch)(&Start {
+            id: &job.id,
+            device: name,
+            threads,
+            halvings: self.killed[position],
+        });
         let log = self.store.log(&job.id);
         let share = (threads, device);
         let worker = Worker::start(command, &log, position, self.sender.clone(), share)?;
@@ -244,6 +293,17 @@ impl<'a> Executor<'a> {
         // Only the store says what is done.
         if matches!(outcome, Outcome::Ran | Outcome::Shared) && !self.store.has(&job.id) {
             outcome = Outcome::Failed("ended well but left no result in the store".to_owned());
+        }
+        if let (Outcome::Failed(message), Some(crash)) = (&outcome, worker.crash)
+            && self.retried[position] < self.pool.policy.retries
+            && !stopping
+        {
+            self.retried[position] += 1;
+            self.killed[position] += u32::from(crash == Crash::Killed);
+            let message = format!("started again after: {message}");
+            self.watcher.progress(job, &crate::progress::Event::Warn { message });
+            self.states[position] = State::Waiting;
+            return;
         }
         self.watcher.finished(job, &outcome, worker.started.elapsed().as_secs_f64());
         match outcome {

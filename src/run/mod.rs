@@ -2,7 +2,10 @@
 
 pub mod exec;
 pub mod local;
+mod memory;
+mod sbatch;
 pub mod signals;
+pub mod slurm;
 pub mod stages;
 pub mod wire;
 mod worker;

@@ -81,7 +81,8 @@ fn worker_process() {
     // The test harness has begun a line.
     println!();
     let pipe = Pipe::new(stops);
-    let machine = exec::Machine { device: Device::Cpu, name: "cpu".into(), threads: 1 };
+    let machine =
+        exec::Machine { device: Device::Cpu, name: "cpu".into(), threads: 1, halvings: 0 };
     let code = match exec::run(&store, &id, &machine, &Counting, &pipe) {
         Ok(ran) => {
             pipe.done(ran);
@@ -180,7 +181,8 @@ fn run_watched(
         command
     };
     let launch: &Launch<'_> = &launch;
-    let pool = Pool { devices: vec!["cpu".into()], cores: 2, workers };
+    let pool =
+        Pool { devices: vec!["cpu".into()], cores: 2, workers, policy: local::Policy::default() };
     local::run(jobs, &store, (&pool, launch), watcher, stops).unwrap()
 }
 

@@ -18,6 +18,8 @@ use crate::{
 
 /// Exit code of a process that was asked to stop and saved its state.
 const INTERRUPTED: i32 = 130;
+/// Exit code of a process that the system refused something.
+const SYSTEM: i32 = 3;
 
 /// What reader threads send to the executor: the position of the job, and a line or the end.
 pub(super) type Message = (usize, Option<Line>);
@@ -35,6 +37,17 @@ pub(super) struct Worker {
     pub(super) device: usize,
     /// What the worker's last line said.
     pub(super) done: Option<bool>,
+    /// Set by [`Worker::outcome`] where the job itself may be blameless.
+    pub(super) crash: Option<Crash>,
+}
+
+/// Ends that may not come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// SIGKILL: by hand, or by a system that ran out of memory.
+    Killed,
+    /// Another signal, or the system refused a file.
+    Other,
 }
 
 impl Worker {
@@ -68,7 +81,7 @@ impl Worker {
         let (threads, device) = share;
         let started = Instant::now();
         let log = log.to_owned();
-        Ok(Self { child, stdin, log, log_start, started, threads, device, done: None })
+        Ok(Self { child, stdin, log, log_start, started, threads, device, done: None, crash: None })
     }
 
     /// Asks the worker to save what it has and stop.
@@ -87,7 +100,14 @@ impl Worker {
             Ok(status) if status.success() && self.done == Some(false) => Outcome::Shared,
             Ok(status) if status.success() => Outcome::Ran,
             Ok(_) if stopping => Outcome::Interrupted,
-            Ok(status) => Outcome::Failed(self.reason(status)),
+            Ok(status) => {
+                self.crash = match (status.signal(), status.code()) {
+                    (Some(9), _) => Some(Crash::Killed),
+                    (Some(_), _) | (_, Some(SYSTEM)) => Some(Crash::Other),
+                    _ => None,
+                };
+                Outcome::Failed(self.reason(status))
+            }
             Err(error) => Outcome::Failed(error.to_string()),
         }
     }

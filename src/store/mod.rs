@@ -7,10 +7,13 @@
 //! tmp/              outputs being written; worthless after a crash
 //! locks/<id>        held by whoever runs the job; the system frees it when the owner dies
 //! logs/<id>.log     what the job printed
+//! failures/<id>     why its last attempt failed
 //! ```
 
+mod archive;
 mod lock;
 mod manifest;
+mod shelf;
 mod slot;
 
 use std::{
@@ -22,8 +25,10 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
+    archive::Imported,
     lock::Lock,
     manifest::{FileEntry, Manifest, Provenance},
+    shelf::{Failed, Sweep},
     slot::Slot,
 };
 use crate::{

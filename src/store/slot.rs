@@ -53,6 +53,15 @@ impl Slot {
         &self.work
     }
 
+    /// Removes what an attempt has written so far, to begin another one.
+    ///
+    /// # Errors
+    /// If the system refuses it.
+    pub fn clear(&self) -> Result<()> {
+        fs::remove_dir_all(&self.out).at(&self.out)?;
+        fs::create_dir_all(&self.out).at(&self.out)
+    }
+
     /// Makes the output an artifact: every file hashed and synced, the manifest written, then one
     /// rename. The work folder is removed.
     ///

@@ -66,9 +66,11 @@ impl Axes {
         const KEYS: [&str; 4] = ["product", "zip", "include", "exclude"];
         for entry in reader.entries(node, "axes") {
             match entry.key.as_str() {
-                "product" => self
-                    .factors
-                    .extend(pairs(&entry.value).filter_map(|pair| Some(vec![axis(pair, reader)?]))),
+                "product" => self.factors.extend(pairs(&entry.value).filter_map(|pair| {
+                    let axis = axis(pair, reader)?;
+                    once(std::slice::from_ref(&axis), &pair.key, reader);
+                    Some(vec![axis])
+                })),
                 "zip" => self.read_zip(entry, reader),
                 "include" => {
                     let items = reader.items(&entry.value, "axes.include");
@@ -114,6 +116,7 @@ impl Axes {
                 );
                 reader.problem(Some(group[position].at), FIELDS[other.field].path, message);
             } else if !axes.is_empty() {
+                once(&axes, "axes.zip", reader);
                 self.factors.push(axes);
             }
         }
@@ -222,13 +225,22 @@ fn axis(entry: &Entry, reader: &mut Reader) -> Option<Axis> {
     // Every bad value is reported, so all are read before giving up.
     let points: Vec<Option<Point>> = items.iter().map(|item| point(field, item, reader)).collect();
     let points = points.into_iter().collect::<Option<Vec<_>>>()?;
-    for (position, point) in points.iter().enumerate() {
-        if points[..position].iter().any(|before| before.value == point.value) {
-            let message = format!("`{}` stands twice on this axis", point.value);
-            reader.problem(Some(point.at), &entry.key, message);
+    Some(Axis { field, points })
+}
+
+/// Complains of values, or in a zip of combinations, that stand twice.
+fn once(axes: &[Axis], key: &str, reader: &mut Reader) {
+    for position in 0..axes[0].points.len() {
+        let same =
+            |axis: &Axis, other: usize| axis.points[other].value == axis.points[position].value;
+        if (0..position).any(|other| axes.iter().all(|axis| same(axis, other))) {
+            let values: Vec<_> =
+                axes.iter().map(|axis| axis.points[position].value.to_string()).collect();
+            let what = if axes.len() == 1 { "on this axis" } else { "in this zip" };
+            let message = format!("`{}` stands twice {what}", values.join(", "));
+            reader.problem(Some(axes[0].points[position].at), key, message);
         }
     }
-    Some(Axis { field, points })
 }
 
 /// A value, or `{value: ..., label: ...}`.

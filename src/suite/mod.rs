@@ -4,10 +4,16 @@
 //! one pass, `axes` says which cells there are, `settings` layers table, preset, suite and axis.
 
 pub mod axes;
+pub mod ci;
+pub mod cluster;
 pub mod embedded;
 pub mod fields;
+pub mod inherit;
 pub mod problem;
 pub mod reader;
+pub mod reference;
+pub mod scale;
+pub mod schema;
 pub mod settings;
 pub mod table;
 pub mod value;
@@ -21,10 +27,13 @@ use std::{
 use crate::{
     error::{AtPath, Result},
     suite::{
-        axes::{Axes, Axis},
+        axes::{Axes, Axis, Draft},
+        ci::Thresholds,
         fields::Fallback,
         problem::suggestion,
         reader::Reader,
+        reference::Reference,
+        scale::Scale,
         settings::{Given, Origin, Setting, Settings},
         table::FIELDS,
         value::Value,
@@ -48,8 +57,8 @@ pub struct NamedThreat {
 /// A suite as its file has it, checked, not yet resolved into jobs.
 #[derive(Debug, Clone)]
 pub struct Suite {
-    /// The file as messages show it.
-    pub file: String,
+    /// The file as messages show it, then its bases.
+    pub files: Vec<String>,
     /// The folder that relative paths of the suite start from.
     pub folder: PathBuf,
     /// The suite's name.
@@ -65,9 +74,13 @@ pub struct Suite {
     /// The `report:` section, for the report alone.
     pub report: serde_json::Value,
     /// The `reference:` section: published numbers to compare with.
-    pub reference: serde_json::Value,
+    pub reference: Vec<Reference>,
     /// The `ci:` section: thresholds for `gauntlet check`.
-    pub ci: serde_json::Value,
+    pub ci: Thresholds,
+    /// Shrinks every cell, from the command line.
+    pub scale: Option<Scale>,
+    /// The axis or setting of `seeds:`.
+    seeds: Option<Axis>,
 }
 
 impl Suite {
@@ -91,22 +104,30 @@ impl Suite {
     /// # Errors
     /// Every complaint at once, each with file, line, column, key, value and what was expected.
     pub fn parse(text: &str, file: &str, folder: &Path, overrides: &[String]) -> Result<Self> {
-        let node = yaml::parse(text).map_err(|problems| problem::error(file, problems))?;
-        let mut reader = Reader::default();
         let mut suite = Self::empty(file, folder);
-        suite.read(&node, &mut reader);
+        let mut reader = Reader::default();
+        let layers = inherit::layers(text, folder, &mut suite.files, &mut reader);
+        if layers.is_empty() {
+            return Err(problem::error(&suite.files, reader.problems));
+        }
+        for (depth, layer) in layers.iter().enumerate() {
+            reader.folder.clone_from(&layer.folder);
+            suite.read(&layer.node, depth > 0, &mut reader);
+        }
+        suite.finish(&mut reader);
         let arguments: Vec<_> = overrides.iter().filter_map(|text| reader.argument(text)).collect();
-        suite.override_with(arguments);
+        suite.fix_axes(&arguments);
+        suite.base.extend(arguments);
         suite.check(&mut reader);
         if reader.problems.is_empty() {
             return Ok(suite);
         }
-        Err(problem::error(file, reader.problems))
+        Err(problem::error(&suite.files, reader.problems))
     }
 
     fn empty(file: &str, folder: &Path) -> Self {
         Self {
-            file: file.to_owned(),
+            files: vec![file.to_owned()],
             folder: folder.to_owned(),
             name: String::new(),
             description: String::new(),
@@ -114,29 +135,50 @@ impl Suite {
             base: Vec::new(),
             axes: Axes::default(),
             report: serde_json::Value::Null,
-            reference: serde_json::Value::Null,
-            ci: serde_json::Value::Null,
+            reference: Vec::new(),
+            ci: Thresholds::default(),
+            scale: None,
+            seeds: None,
         }
     }
 
-    fn read(&mut self, node: &Node, reader: &mut Reader) {
-        let mut seeds = None;
+    /// Reads one file over what its bases gave (`inherits`): sections add to theirs, `axes`,
+    /// `seeds`, `report`, `reference` and `ci` replace theirs.
+    fn read(&mut self, node: &Node, inherits: bool, reader: &mut Reader) {
+        self.name.clear();
+        let (mut own, mut own_axes) = (Vec::new(), false);
         for entry in reader.entries(node, "suite") {
             match entry.key.as_str() {
                 "suite" => self.name = name(&entry.value, reader),
+                "base" => {}
                 "description" => {
                     self.description = entry.value.text().unwrap_or_default().trim().to_owned();
                 }
                 "threats" => self.read_threats(&entry.value, reader),
-                "axes" => self.axes.read(&entry.value, reader),
-                "seeds" => seeds = axes::seeds(&entry.value, reader),
+                "axes" => {
+                    (self.axes, own_axes) = (Axes::default(), true);
+                    self.axes.read(&entry.value, reader);
+                }
+                "seeds" => self.seeds = axes::seeds(&entry.value, reader),
                 "report" => self.report = entry.value.to_json(),
-                "reference" => self.reference = entry.value.to_json(),
-                "ci" => self.ci = entry.value.to_json(),
-                _ => reader.section(entry, "", &mut self.base),
+                "reference" => self.reference = reference::read(&entry.value, reader),
+                "ci" => self.ci = ci::read(&entry.value, reader),
+                _ => reader.section(entry, "", &mut own),
             }
         }
-        if let Some(axis) = seeds {
+        if inherits && !own_axes {
+            self.fix_axes(&own);
+        }
+        let gives = |axis: &Axis| own.iter().any(|given| given.field == axis.field);
+        if inherits && self.seeds.as_ref().is_some_and(gives) {
+            self.seeds = None;
+        }
+        self.base.extend(own);
+    }
+
+    /// What only the last file decides.
+    fn finish(&mut self, reader: &mut Reader) {
+        if let Some(axis) = self.seeds.take() {
             self.add_seeds(axis);
         }
         if self.name.is_empty() && reader.problems.is_empty() {
@@ -185,20 +227,20 @@ impl Suite {
             });
             if let (Some(norm), Some(epsilon)) = (norm, epsilon) {
                 let model = ThreatModel { norm, epsilon };
+                self.threats.retain(|threat| threat.name != entry.key);
                 self.threats.push(NamedThreat { name: entry.key.clone(), model, given });
             }
         }
     }
 
-    /// Command-line values win over sections, and fix axes that they name to one value.
-    fn override_with(&mut self, arguments: Vec<Given>) {
-        for given in arguments {
+    /// Values given over a whole suite fix the axes that vary their fields.
+    fn fix_axes(&mut self, given: &[Given]) {
+        for given in given {
             for axes in &mut self.axes.factors {
                 axes.retain(|axis| axis.field != given.field);
             }
             self.axes.factors.retain(|axes| !axes.is_empty());
             self.axes.exclude.retain(|rule| rule.iter().all(|(field, _)| *field != given.field));
-            self.base.push(given);
         }
     }
 
@@ -217,6 +259,7 @@ impl Suite {
             axis.points.iter().map(move |point| (axis.field, &point.value, Some(point.at)))
         });
         let extra = self.axes.include.iter().flat_map(|draft| &draft.given);
+        let extra = extra.chain(self.reference.iter().flat_map(|reference| &reference.cell));
         let given = self.base.iter().chain(extra);
         let given = given.map(|g| (g.field, &g.setting.value, g.setting.origin.mark()));
         for (field, value, at) in given.chain(points) {
@@ -246,8 +289,17 @@ impl Suite {
         }
     }
 
-    /// The settings of a cell: those of the suite, of its threat model, and its own.
+    /// The settings of a cell: those of the suite, of its threat model, and its own; shrunk by
+    /// `--scale`.
     pub fn settings(&self, cell: &[Given]) -> Settings {
+        let mut settings = self.unscaled(cell);
+        if let Some(scale) = self.scale {
+            scale.apply(&mut settings);
+        }
+        settings
+    }
+
+    fn unscaled(&self, cell: &[Given]) -> Settings {
         let plain = Settings::layered(&self.base, cell);
         let named = match (plain.text("threat"), self.threats.as_slice()) {
             (Some(name), threats) => threats.iter().find(|threat| threat.name == name),
@@ -266,6 +318,18 @@ impl Suite {
             }
             None => plain,
         }
+    }
+
+    /// Whether the cell that `draft` describes has all of the values that `cell` asks for. `--scale`
+    /// does not count: a cell in miniature is still that cell.
+    pub fn is_cell(&self, draft: &Draft, cell: &[Given]) -> bool {
+        let settings = self.unscaled(&draft.given);
+        cell.iter().all(|given| settings.at(given.field).value == given.setting.value)
+    }
+
+    /// The place of a mark for people: `suite.yaml:3:5`.
+    pub fn place(&self, at: Mark) -> String {
+        format!("{}:{at}", self.files[at.source])
     }
 
     /// The threat model of that name.

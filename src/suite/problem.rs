@@ -27,11 +27,15 @@ impl Problem {
     }
 }
 
-/// All complaints about `file` as one error, in the order of its lines.
-pub fn error(file: &str, mut problems: Vec<Problem>) -> Error {
+/// All complaints about a suite (the first of `files`) and its bases as one error, in the order of
+/// lines.
+pub fn error(files: &[String], mut problems: Vec<Problem>) -> Error {
     problems.sort_by_key(|problem| problem.at);
     problems.dedup();
-    let lines: Vec<_> = problems.iter().map(|problem| problem.shown(file)).collect();
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.shown(&files[problem.at.map_or(0, |at| at.source)]))
+        .collect();
     Error::Input(lines.join("\n"))
 }
 

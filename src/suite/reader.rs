@@ -1,7 +1,9 @@
 //! Reads sections by the table of fields and collects every complaint on the way.
 
+use std::path::PathBuf;
+
 use crate::suite::{
-    fields::{Fallback, children, is_section, position},
+    fields::{Fallback, Kind, children, is_section, position},
     problem::{Problem, suggestion},
     settings::{Given, Origin, Setting},
     table::FIELDS,
@@ -14,11 +16,13 @@ use crate::suite::{
 pub struct Reader {
     /// All complaints.
     pub problems: Vec<Problem>,
+    /// The folder of the base that is being read: its paths start there.
+    pub folder: Option<PathBuf>,
 }
 
 /// Keys of the top level that are not sections of fields.
-pub const TOP: [&str; 8] =
-    ["suite", "description", "threats", "axes", "seeds", "report", "reference", "ci"];
+pub const TOP: [&str; 9] =
+    ["suite", "base", "description", "threats", "axes", "seeds", "report", "reference", "ci"];
 
 impl Reader {
     /// Notes a complaint.
@@ -83,6 +87,12 @@ impl Reader {
             return Some(Value::Absent);
         }
         match value::read(field.kind, node) {
+            Ok(Value::Text(path)) if field.kind == Kind::Path => {
+                let path = self.folder.as_ref().map_or(path.clone(), |folder| {
+                    folder.join(&path).to_string_lossy().into_owned()
+                });
+                Some(Value::Text(path))
+            }
             Ok(value) => Some(value),
             Err((message, at)) => {
                 self.problem(Some(at.at), field.path, message);

@@ -29,6 +29,8 @@ pub enum Origin {
     Include(Mark),
     /// `--set` on the command line.
     Argument,
+    /// `--scale` on the command line.
+    Scale,
 }
 
 impl Origin {
@@ -36,7 +38,7 @@ impl Origin {
     pub fn mark(self) -> Option<Mark> {
         match self {
             Self::Suite(at) | Self::Axis(at) | Self::Include(at) => Some(at),
-            Self::Default | Self::Preset(_) | Self::Argument => None,
+            Self::Default | Self::Preset(_) | Self::Argument | Self::Scale => None,
         }
     }
 }
@@ -46,10 +48,12 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::Preset(name) => write!(f, "preset {name}"),
+            Self::Suite(at) if at.source > 0 => write!(f, "base, line {}", at.line),
             Self::Suite(at) => write!(f, "line {}", at.line),
             Self::Axis(at) => write!(f, "axis, line {}", at.line),
             Self::Include(at) => write!(f, "include, line {}", at.line),
             Self::Argument => f.write_str("--set"),
+            Self::Scale => f.write_str("--scale"),
         }
     }
 }
@@ -120,7 +124,7 @@ impl Settings {
     /// Layers upon the table: presets, then the suite's `base`, then the cell's own values.
     pub fn layered(base: &[Given], cell: &[Given]) -> Self {
         let preset = position("train.preset").expect("a field");
-        let chosen = cell.iter().chain(base).find(|given| given.field == preset);
+        let chosen = base.iter().chain(cell).rfind(|given| given.field == preset);
         let name = match chosen.map(|given| &given.setting.value) {
             Some(Value::Text(name)) => name.as_str(),
             _ => "",
@@ -130,6 +134,12 @@ impl Settings {
             settings[given.field] = given.setting.clone();
         }
         Self(settings)
+    }
+
+    /// Puts `value` in the place of what the field at `path` has.
+    pub(super) fn put(&mut self, path: &str, value: Value, origin: Origin) {
+        let position = position(path).unwrap_or_else(|| panic!("no field {path}"));
+        self.0[position] = Setting { value, origin };
     }
 
     /// The setting of the field at `position` of the table.
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn layers_keep_their_origin() {
-        let at = Mark { line: 3, column: 1 };
+        let at = Mark { source: 0, line: 3, column: 1 };
         let given = |path: &str, value, origin| Given {
             field: position(path).unwrap(),
             setting: Setting { value, origin },

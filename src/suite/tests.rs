@@ -127,3 +127,85 @@ fn built_in_suites_are_whole() {
     assert!(Suite::load(Path::new("no/such.yaml"), &[]).is_err());
     Suite::load(Path::new("suites/ci/cifar10.yaml"), &[]).unwrap();
 }
+
+fn parse_in(folder: &Path, text: &str) -> Result<Suite> {
+    Suite::parse(text, &folder.join("own.yaml").display().to_string(), folder, &[])
+}
+
+#[test]
+fn a_suite_says_only_what_differs_from_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("base.yaml"), GOOD).unwrap();
+    let text =
+        "suite: own\nbase: base.yaml\nsampler: {steps: 3}\ntrain: {epochs: 9}\nseeds: [4, 5]\n";
+    let suite = parse_in(folder.path(), text).unwrap();
+    assert_eq!(suite.name, "own");
+    // The section fixes the inherited axis of steps; two seeds double the rest.
+    assert_eq!(suite.axes.cells().len(), (2 * 3) * 2 + 1);
+    let settings = suite.settings(&suite.axes.cells()[0].given);
+    assert_eq!((settings.count("sampler.steps"), settings.count("train.epochs")), (3, 9));
+    assert_eq!(settings.count("train.seed"), 4);
+    assert!(suite.threat("l2").is_some());
+
+    let bad = GOOD.replace("epochs: 2", "epocs: 2");
+    fs::write(folder.path().join("base.yaml"), bad).unwrap();
+    let error = parse_in(folder.path(), text).unwrap_err().to_string();
+    assert!(error.contains("base.yaml:7:3: train.epocs"), "{error}");
+    fs::write(folder.path().join("base.yaml"), "suite: b\nbase: base.yaml\n").unwrap();
+    let error = parse_in(folder.path(), text).unwrap_err().to_string();
+    assert!(error.contains("leads back to itself"), "{error}");
+    let error = parse_in(folder.path(), "suite: x\nbase: no.yaml\n").unwrap_err().to_string();
+    assert!(error.contains("own.yaml:2:7: base: `no.yaml` does not open"), "{error}");
+}
+
+#[test]
+fn references_and_thresholds_are_checked() {
+    let with = |more: &str| parse(&format!("{GOOD}{more}"), &[]);
+    let suite = with("reference: {clean: 90, cell: {threat: l2}}\nci: {robust: 2}\n").unwrap();
+    assert_eq!((suite.reference.len(), suite.ci.robust.to_bits()), (1, 2f64.to_bits()));
+    let bad = "reference:\n  - {clean: 900, certainty: sure, cell: {train.epoch: 1}}\n  - {source: x}\nci: {robst: 1}\n";
+    let error = with(bad).unwrap_err().to_string();
+    for part in ["clean: `900`", "certainty: `sure`", "`epochs`", "says no number", "`robust`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_zip_may_repeat_values_but_not_combinations() {
+    let with = |steps: &str, counts: &str| {
+        parse(
+            &format!(
+                "suite: z\ndata: {{name: synthetic}}\nthreats: {{l: {{norm: linf, epsilon: 8/255}}}}\naxes:\n  zip:\n    - sampler.steps: {steps}\n    - generated.count: {counts}\n"
+            ),
+            &[],
+        )
+    };
+    assert_eq!(with("[5, 5, 6]", "[1, 2, 2]").unwrap().axes.cells().len(), 3);
+    let error = with("[5, 5]", "[1, 1]").unwrap_err().to_string();
+    assert!(error.contains("`5, 1` stands twice in this zip"), "{error}");
+}
+
+/// Every suite of the repository is whole, names its schema, and the schema is this version's.
+#[test]
+fn shipped_suites_are_whole() {
+    let schema = serde_json::to_string_pretty(&schema::schema()).unwrap() + "\n";
+    let shipped = fs::read_to_string("suites/schema.json").unwrap();
+    assert!(shipped == schema, "run `gauntlet schema --out suites/schema.json`");
+    for (folder, modeline) in [
+        ("suites", "schema.json"),
+        ("suites/ci", "../schema.json"),
+        ("suites/paper", "../schema.json"),
+    ] {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                let text = fs::read_to_string(&path).unwrap();
+                let first = format!("# yaml-language-server: $schema={modeline}\n");
+                assert!(text.starts_with(&first), "{}", path.display());
+                Suite::load(&path, &[]).unwrap();
+            }
+        }
+    }
+    let template = include_str!("template.yaml").replace("NAME", "x");
+    assert!(parse(&template, &[]).unwrap().axes.cells().len() == 5);
+}

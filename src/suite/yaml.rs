@@ -14,6 +14,8 @@ use crate::suite::problem::Problem;
 /// A place in a file, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Mark {
+    /// Which file: 0 for the suite itself, then its bases in the order of their reading.
+    pub source: usize,
     /// Line.
     pub line: usize,
     /// Column, in characters.
@@ -106,6 +108,36 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Says that the tree stands in the file of that number.
+    fn stamp(&mut self, source: usize) {
+        self.at.source = source;
+        match &mut self.content {
+            Content::Scalar(..) => {}
+            Content::List(items) => items.iter_mut().for_each(|item| item.stamp(source)),
+            Content::Map(entries) => entries.iter_mut().for_each(|entry| {
+                entry.at.source = source;
+                entry.value.stamp(source);
+            }),
+        }
+    }
+}
+
+/// Reads the document of the file of that number among a suite and its bases.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_from(text: &str, source: usize) -> Result<Node, Vec<Problem>> {
+    let mut node = parse(text).map_err(|mut problems| {
+        for at in problems.iter_mut().filter_map(|problem| problem.at.as_mut()) {
+            at.source = source;
+        }
+        problems
+    })?;
+    node.stamp(source);
+    Ok(node)
+}
+
 /// More nodes than any suite has; aliases count as often as they are used.
 const MOST_NODES: usize = 200_000;
 /// Deeper than any suite nests.
@@ -119,7 +151,8 @@ const MOST_LEVELS: usize = 32;
 pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
     let shape = Shaper::read(text)?;
     let value: Value = serde_yaml::from_str(text).map_err(|error| {
-        let at = error.location().map(|at| Mark { line: at.line(), column: at.column() });
+        let at =
+            error.location().map(|at| Mark { source: 0, line: at.line(), column: at.column() });
         vec![Problem::new(at, "", format!("not valid YAML: {error}"))]
     })?;
     Ok(join(&shape, value))
@@ -275,7 +308,7 @@ impl Shaper {
 }
 
 fn mark_of(line: usize, column: usize) -> Mark {
-    Mark { line, column: column + 1 }
+    Mark { source: 0, line, column: column + 1 }
 }
 
 /// One tree of both: places from `shape`, meanings from `value`. Merge keys (`<<`) are applied.
@@ -333,11 +366,11 @@ mod tests {
         let Content::Map(top) = &node.content else { panic!() };
         assert_eq!(
             (top[1].at, top[1].value.at),
-            (Mark { line: 2, column: 1 }, Mark { line: 3, column: 3 })
+            (Mark { source: 0, line: 2, column: 1 }, Mark { source: 0, line: 3, column: 3 })
         );
         let Content::List(items) = &top[1].value.content else { panic!() };
         let Content::Map(inner) = &items[0].content else { panic!() };
-        assert_eq!(inner[0].value.at, Mark { line: 3, column: 9 });
+        assert_eq!(inner[0].value.at, Mark { source: 0, line: 3, column: 9 });
         assert_eq!(inner[0].value.text(), Some("8/255"));
         let Content::Scalar(value, _) = &items[1].content else { panic!() };
         assert_eq!(value, &Value::String("7".into()), "quoted numbers stay text");

@@ -1,0 +1,238 @@
+//! The JSON schema (draft-07) of suites, from the table of fields: editors complete and check by it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::suite::{
+    fields::{Fallback, Field, Kind},
+    table::{ATTACKS, DATA_SETS, FIELDS},
+};
+
+/// The schema.
+pub fn schema() -> Value {
+    let mut properties = Map::new();
+    for (name, value) in [
+        (
+            "suite",
+            json!({"type": "string", "description": "the suite's name", "pattern": "^[\\w. -]+$"}),
+        ),
+        ("base", json!({"type": "string", "description": "a suite that this one changes"})),
+        ("description", json!({"type": "string", "description": "what it is about"})),
+        ("threats", threats()),
+        ("axes", axes()),
+        (
+            "seeds",
+            json!({"type": "array", "description": "seeds of training: several are an axis",
+            "items": {"anyOf": [count(0, u64::MAX), {"$ref": "#/definitions/labelled"}]}}),
+        ),
+        (
+            "report",
+            json!({"type": "object", "description": "title, x, rows, columns of the report"}),
+        ),
+        ("reference", reference()),
+        ("ci", ci()),
+    ] {
+        properties.insert(name.to_owned(), value);
+    }
+    for (name, section) in sections() {
+        properties.insert(name, section);
+    }
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "gauntlet suite",
+        "type": "object",
+        "required": ["suite"],
+        "properties": properties,
+        "patternProperties": dotted(),
+        "additionalProperties": false,
+        "definitions": {
+            "labelled": {
+                "type": "object",
+                "required": ["value"],
+                "properties": {"value": {}, "label": {"type": ["string", "number"]}},
+                "additionalProperties": false,
+            },
+        },
+    })
+}
+
+/// Dotted paths may stand where sections may: `train.epochs: 5`.
+fn dotted() -> Value {
+    let mut patterns = Map::new();
+    for field in FIELDS.iter().filter(|field| field.path.contains('.')) {
+        let path = format!("^{}$", field.path.replace('.', "\\."));
+        patterns.insert(path, of_field(field));
+    }
+    Value::Object(patterns)
+}
+
+/// Fields as nested mappings. A path that is a field and a section (`threat`) may be either.
+fn sections() -> BTreeMap<String, Value> {
+    let mut roots: BTreeMap<String, Value> = BTreeMap::new();
+    let tops: std::collections::BTreeSet<&str> =
+        FIELDS.iter().map(|field| field.path.split('.').next().unwrap_or(field.path)).collect();
+    for top in tops {
+        roots.insert(top.to_owned(), node(top));
+    }
+    roots
+}
+
+fn node(path: &str) -> Value {
+    let own = FIELDS.iter().find(|field| field.path == path).map(of_field);
+    let prefix = format!("{path}.");
+    let mut properties = Map::new();
+    let mut patterns = Map::new();
+    for field in FIELDS {
+        let Some(rest) = field.path.strip_prefix(&prefix) else { continue };
+        let name = rest.split('.').next().unwrap_or(rest);
+        if !properties.contains_key(name) {
+            properties.insert(name.to_owned(), node(&format!("{prefix}{name}")));
+        }
+        if rest.contains('.') {
+            patterns.insert(format!("^{}$", rest.replace('.', "\\.")), of_field(field));
+        }
+    }
+    if properties.is_empty() {
+        return own.expect("a path is a field or a section");
+    }
+    let mut section = json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
+    if !patterns.is_empty() {
+        section["patternProperties"] = Value::Object(patterns);
+    }
+    match own {
+        Some(own) => json!({"anyOf": [own, section], "description": own["description"]}),
+        None => section,
+    }
+}
+
+fn of_field(field: &Field) -> Value {
+    let mut schema = of_kind(field.kind);
+    let after = match field.fallback {
+        Fallback::Is(text) => format!(" [default: {text}]"),
+        Fallback::Absent(text) => format!(" [default: {text}]"),
+        Fallback::Required => " [must be given]".to_owned(),
+    };
+    if let Fallback::Absent(_) = field.fallback {
+        schema = json!({"anyOf": [schema, {"type": "null"}]});
+    }
+    schema["description"] = json!(format!("{}{after}", field.doc));
+    schema
+}
+
+fn of_kind(kind: Kind) -> Value {
+    match kind {
+        Kind::Count(low, high) => count(low, high),
+        Kind::Real(low, high) => json!({"anyOf": [
+            {"type": "number", "minimum": low, "maximum": high},
+            {"type": "string", "pattern": "^[0-9_]*\\.?[0-9_]+([eE][-+]?[0-9]+)?$"}]}),
+        Kind::Epsilon => json!({"anyOf": [
+            {"type": "number", "exclusiveMinimum": 0},
+            {"type": "string", "pattern": "^[0-9.]+(/[0-9]+)?$"}]}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::Choice(names) => json!({"enum": names}),
+        Kind::DataSet => json!({"anyOf": [
+            {"enum": DATA_SETS}, {"type": "string", "pattern": "[/.]"}]}),
+        Kind::Text | Kind::Path | Kind::Threat => json!({"type": ["string", "number"]}),
+        Kind::Counts => json!({"type": "array", "items": count(1, 1 << 32)}),
+        Kind::Threats => json!({"type": "array", "items": {"type": "string"}}),
+        Kind::Attacks => attacks(),
+    }
+}
+
+fn count(low: u64, high: u64) -> Value {
+    let mut number = json!({"type": "integer", "minimum": low});
+    if high < u64::MAX {
+        number["maximum"] = json!(high);
+    }
+    json!({"anyOf": [number, {"type": "string", "pattern": "^[0-9][0-9_.]*([eE][0-9]+)?[KM]?$"}]})
+}
+
+fn attacks() -> Value {
+    let numbers: Map<String, Value> = ["steps", "queries", "restarts", "targets", "eot"]
+        .iter()
+        .map(|name| ((*name).to_owned(), count(1, 10_000_000)))
+        .collect();
+    let numbers = json!({"type": "object", "properties": numbers, "additionalProperties": false});
+    let named: Map<String, Value> =
+        ATTACKS.iter().map(|name| ((*name).to_owned(), numbers.clone())).collect();
+    json!({"type": "array", "minItems": 1, "items": {"anyOf": [
+        {"enum": ATTACKS},
+        {"type": "object", "properties": named, "additionalProperties": false, "maxProperties": 1}]}})
+}
+
+fn threats() -> Value {
+    json!({
+        "type": "object",
+        "description": "threat models by name",
+        "additionalProperties": {
+            "type": "object",
+            "required": ["norm", "epsilon"],
+            "properties": {"norm": {"enum": ["linf", "l2", "l1"]}, "epsilon": of_kind(Kind::Epsilon)},
+            "additionalProperties": false,
+        },
+    })
+}
+
+/// A mapping from dotted paths to what `of` makes of each field.
+fn by_path(of: &dyn Fn(&Field) -> Value) -> Map<String, Value> {
+    FIELDS.iter().map(|field| (field.path.to_owned(), of(field))).collect()
+}
+
+fn axes() -> Value {
+    let axis = by_path(&|field| {
+        json!({"type": "array", "minItems": 1, "description": field.doc, "items": {"anyOf": [
+            of_kind(field.kind), {"type": "null"}, {"$ref": "#/definitions/labelled"}]}})
+    });
+    let axis = json!({"type": "object", "properties": axis, "additionalProperties": false});
+    let factors = json!({"anyOf": [axis.clone(), {"type": "array", "items": axis}]});
+    let mut include = by_path(&of_field);
+    include.insert("label".to_owned(), json!({"type": ["string", "number"]}));
+    let exclude = by_path(
+        &|field| json!({"anyOf": [of_kind(field.kind), {"type": "array", "items": of_kind(field.kind)}]}),
+    );
+    json!({
+        "type": "object",
+        "description": "which cells there are",
+        "properties": {
+            "product": factors.clone(),
+            "zip": factors,
+            "include": {"type": "array", "items":
+                {"type": "object", "properties": include, "additionalProperties": false}},
+            "exclude": {"type": "array", "items":
+                {"type": "object", "properties": exclude, "additionalProperties": false}},
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn reference() -> Value {
+    let percent = json!({"type": "number", "minimum": 0, "maximum": 100});
+    let one = json!({
+        "type": "object",
+        "properties": {
+            "cell": {"type": "object", "properties": by_path(&of_field), "additionalProperties": false,
+                "description": "the cells with these values"},
+            "clean": percent, "robust": percent, "pgd": percent,
+            "fid": {"type": "number", "minimum": 0},
+            "source": {"type": "string"},
+            "certainty": {"enum": ["verified", "secondary", "unverified"]},
+        },
+        "additionalProperties": false,
+    });
+    json!({"description": "published numbers to compare with",
+        "anyOf": [one.clone(), {"type": "array", "items": one}]})
+}
+
+fn ci() -> Value {
+    let percent = json!({"type": "number", "minimum": 0, "maximum": 100});
+    json!({
+        "type": "object",
+        "description": "what `gauntlet check` lets pass: points beyond chance, floors in percent",
+        "properties": {
+            "clean": percent, "robust": percent, "min_clean": percent, "min_robust": percent,
+            "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.9999},
+        },
+        "additionalProperties": false,
+    })
+}
