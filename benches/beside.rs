@@ -57,7 +57,7 @@ fn main() {
     if !rest.is_empty() {
         return;
     }
-    let network = read().expect("a good checkpoint");
+    let network: Box<dyn Classifier> = read().expect("a good checkpoint");
     let fused = network.fused().expect("wide networks have batch normalisation");
     let batch = batch.parse().expect("a number of images");
     let x = formula::images(&[batch, 3, 32, 32], 0.0, 1.0, Device::Cpu);
