@@ -42,7 +42,7 @@ fn good_files() -> Vec<Vec<u8>> {
 }
 
 /// A tensor over a storage inside the pickle, as EDM's networks have them.
-fn legacy_in_pickle(count: i64) -> Vec<u8> {
+pub(super) fn legacy_in_pickle(count: i64) -> Vec<u8> {
     let pickle = [&b"\x80\x02"[..], &storage(4, true), b"."].concat();
     let inner = legacy(&pickle, count);
     let mut outer = b"ctorch.storage\n_load_from_bytes\nB".to_vec();

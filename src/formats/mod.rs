@@ -69,6 +69,8 @@ pub fn write_atomically(
 #[cfg(test)]
 mod forge;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod real;
