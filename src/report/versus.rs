@@ -143,15 +143,15 @@ impl Versus {
         }
         let _ = writeln!(
             text,
-            "\n{:<27} {:>6} {:>6} {:>6} {:>15} {:>8}  better",
+            "\n{:<26} {:>6} {:>6} {:>6} {:>15} {:>8}  better",
             "robust %", "A", "B", "A-B", "95% interval", "p"
         );
         text.push_str(&"─".repeat(80));
         text.push('\n');
         for one in &self.matches {
             let Gap { points, low, high, p } = one.gap();
-            let what: String = if one.what.chars().count() > 27 {
-                one.what.chars().take(26).chain(['…']).collect()
+            let what: String = if one.what.chars().count() > 26 {
+                one.what.chars().take(25).chain(['…']).collect()
             } else {
                 one.what.clone()
             };
@@ -164,7 +164,7 @@ impl Versus {
             let (a, b) = (one.first_counts.1.percent(), one.second_counts.1.percent());
             let _ = writeln!(
                 text,
-                "{what:<27} {a:>6.2} {b:>6.2} {points:>+6.1} {interval:>15} {:>8}  {better}",
+                "{what:<26} {a:>6.2} {b:>6.2} {points:>+6.1} {interval:>15} {:>8}  {better}",
                 p_value(p)
             );
         }
