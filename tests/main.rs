@@ -2,6 +2,7 @@
 
 mod architecture;
 mod browser;
+mod evaluate;
 mod line;
 mod networks;
 mod report;
