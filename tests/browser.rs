@@ -134,10 +134,25 @@ impl Tab {
 
     /// The value of a JavaScript expression.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "returnByValue": true });
+        let asked =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let mut found = self.call("Runtime.evaluate", asked);
         assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
         found["result"]["value"].take()
+    }
+
+    /// Waits until a JavaScript expression is `expected`: what follows an input event (a change
+    /// of the address, a frame) follows it in the browser's own time.
+    pub(crate) fn becomes(&mut self, expression: &str, expected: impl Into<Value>) {
+        let (expected, start) = (expected.into(), Instant::now());
+        loop {
+            let found = self.value(expression);
+            if found == expected {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{expression}: {found} and not {expected}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn mouse(&mut self, kind: &str, (x, y): (f64, f64)) {
@@ -146,11 +161,14 @@ impl Tab {
         self.call("Input.dispatchMouseEvent", event);
     }
 
-    /// Scrolls the first match of `selector` into view and gives its middle.
+    /// Scrolls the first match of `selector` into view and gives its middle, once the frame with
+    /// the scrolled page is drawn (before, the mouse would meet what stood there).
     fn middle(&mut self, selector: &str) -> (f64, f64) {
         let found = self.value(&format!(
-            "(() => {{ const e = document.querySelector({}); e.scrollIntoView({{block: 'center', \
-             behavior: 'instant'}}); const b = e.getBoundingClientRect(); \
+            "(async () => {{ const e = document.querySelector({}); e.scrollIntoView({{block: \
+             'center', behavior: 'instant'}}); const frame = () => new Promise(\
+             requestAnimationFrame); await frame(); await frame(); \
+             const b = e.getBoundingClientRect(); \
              return [b.x + b.width / 2, b.y + b.height / 2]; }})()",
             json!(selector)
         ));
@@ -168,8 +186,6 @@ impl Tab {
     /// Moves the mouse over `selector`.
     pub(crate) fn hover(&mut self, selector: &str) {
         let place = self.middle(selector);
-        // Scrolling hides the text; its event comes with the next frame.
-        std::thread::sleep(Duration::from_millis(200));
         self.mouse("mouseMoved", (place.0 + 1.0, place.1));
         self.mouse("mouseMoved", place);
     }
