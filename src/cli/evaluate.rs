@@ -168,6 +168,7 @@ pub fn run(args: &Args) -> Result<()> {
         progress: &watch,
         model_identity: &args.identity(range.as_ref())?,
         save_images: args.save_images,
+        samples: 0,
         helpers: helpers.into(),
     };
     let protocol =

@@ -6,21 +6,19 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    data::{self, Dataset, spec::Source},
+    cli::{distance::Distances, sheets},
     digest::JobId,
     error::{AtPath, Error, Result},
     evaluate::Evaluation,
-    leaderboard::Row,
+    leaderboard::{Row, aggregate::summarise, row::Reference},
     plan::{Cell, CellEvaluation, Plan, Stage, Work},
-    report::{Curve, Grid, GridImage, Input, Provenance},
+    report::{Curve, Input, Provenance},
     store::{Artifact, Lookup, Store},
     train::spec::TrainSpec,
 };
 
-/// Rows of samples in a grid; one column for each class.
-const SAMPLES_PER_CLASS: usize = 3;
-/// Classes shown in a grid: a hundred columns would be dots.
-const CLASSES_SHOWN: usize = 10;
+/// What of a job's log a report quotes: lines from its end, and their length at most.
+const LOG: (usize, usize) = (12, 400);
 
 /// Everything that the report of `plan` shows, as far as `store` holds it. `command` is what the
 /// user typed.
@@ -30,14 +28,16 @@ const CLASSES_SHOWN: usize = 10;
 pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
     let rows = rows(plan, store)?;
     let small_scale = rows.iter().any(|row| !row.is_comparable());
+    let (mut grids, classes) = sheets::samples(plan, store)?;
+    grids.extend(sheets::attacks(&rows, store, &classes)?);
     Ok(Input {
         suite: plan.suite.clone(),
         description: plan.description.clone(),
         rows,
-        grids: grids(plan, store)?,
+        grids,
         curves: curves(plan, store)?,
         provenance: provenance(plan, store),
-        pivot: pivot(plan),
+        layout: plan.report.clone(),
         small_scale,
         command,
         versions: vec![
@@ -53,11 +53,15 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
 /// # Errors
 /// As [`input`].
 pub fn rows(plan: &Plan, store: &Store) -> Result<Vec<Row>> {
+    let distances = Distances::of(plan, store)?;
     let mut rows = Vec::new();
-    for cell in &plan.cells {
+    for (at, cell) in plan.cells.iter().enumerate() {
         for evaluation in &cell.evaluations {
             if let Lookup::Hit(artifact) = store.lookup(&evaluation.job) {
-                rows.push(row(plan, cell, evaluation, &artifact, store)?);
+                let mut row = row(plan, cell, evaluation, &artifact, store)?;
+                row.reference = reference(plan, at, evaluation);
+                row.fid = distances.known(cell);
+                rows.push(row);
             }
         }
     }
@@ -83,10 +87,46 @@ fn complete_axes(rows: &mut [Row]) {
     }
 }
 
-/// `report: {rows: axis, columns: axis}` of the suite.
-fn pivot(plan: &Plan) -> Option<(String, String)> {
-    let axis = |name: &str| plan.report.get(name)?.as_str().map(str::to_owned);
-    Some((axis("rows")?, axis("columns")?))
+/// The records of an evaluation must add up to what it says.
+fn contradiction(result: &Evaluation, artifact: &Artifact) -> Result<Option<String>> {
+    let path = artifact.file("records.parquet");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let found = summarise(&path)?;
+    let agree = (found.clean, found.robust) == (result.clean, result.robust);
+    Ok((!agree).then(|| {
+        format!(
+            "records.parquet adds up to {} right and {} robust of {}, evaluation.json says {} and \
+             {} of {}",
+            found.clean.correct,
+            found.robust.correct,
+            found.robust.total,
+            result.clean.correct,
+            result.robust.correct,
+            result.robust.total
+        )
+    }))
+}
+
+/// The published result for a cell. Where a cell is attacked under several threat models it speaks
+/// of the cell's own.
+fn reference(plan: &Plan, at: usize, evaluation: &CellEvaluation) -> Option<Reference> {
+    let cell = &plan.cells[at];
+    let own =
+        cell.values.iter().find(|value| value.path == "threat").and_then(|v| v.value.as_str());
+    let own = own.or_else(|| cell.evaluations.first().map(|first| first.name.as_str()));
+    if cell.evaluations.len() > 1 && own != Some(evaluation.name.as_str()) {
+        return None;
+    }
+    let found = plan.reference.iter().find(|one| one.cells.contains(&at))?;
+    Some(Reference {
+        clean: found.clean,
+        robust: found.robust,
+        fid: found.fid,
+        source: found.source.clone(),
+        certainty: found.certainty.name().to_owned(),
+    })
 }
 
 fn row(
@@ -96,7 +136,8 @@ fn row(
     artifact: &Artifact,
     store: &Store,
 ) -> Result<Row> {
-    let result: Evaluation = read_json(&artifact.file("evaluation.json"))?;
+    let mut result: Evaluation = read_json(&artifact.file("evaluation.json"))?;
+    result.warnings.extend(contradiction(&result, artifact)?);
     let Some(Work::Evaluate(spec)) = plan.job(&evaluation.job).map(|job| &job.work) else {
         panic!("a cell's evaluation is an evaluation job of its plan");
     };
@@ -144,6 +185,7 @@ fn row(
         train_job: Some(cell.train.to_string()),
         evaluate_job: evaluation.job.to_string(),
         warnings: result.warnings,
+        reference: None,
     })
 }
 
@@ -163,79 +205,6 @@ fn name_of(value: &impl serde::Serialize) -> String {
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).at(path)?;
     serde_json::from_str(&text).map_err(|error| Error::in_file(path, error))
-}
-
-/// One grid of real images, then one for each generated set that is in the store.
-fn grids(plan: &Plan, store: &Store) -> Result<Vec<Grid>> {
-    let mut grids = Vec::new();
-    let mut names = Vec::new();
-    let first_training = plan.jobs.iter().find_map(|job| match &job.work {
-        Work::Train(spec) => Some((&spec.data, &job.roots)),
-        _ => None,
-    });
-    if let Some((source, roots)) = first_training {
-        let real = load(source, roots)?;
-        names.clone_from(&real.classes);
-        let caption = "What the denoiser learned from, for comparison.".to_owned();
-        grids.push(grid(&real, format!("Real training images of {}", source.name), caption));
-    }
-    for job in &plan.jobs {
-        let (Work::Generate(spec), Lookup::Hit(artifact)) = (&job.work, store.lookup(&job.id))
-        else {
-            continue;
-        };
-        if spec.start > 0 {
-            continue;
-        }
-        let set = data::generated::read(&artifact.file("images.npz"), "generated", &names)?;
-        let steps = spec.sampler.steps;
-        let title = format!("Generated with {steps} sampler steps");
-        let caption = format!(
-            "The first images of the set of job {}, one class to a column; nothing was selected.",
-            job.id.short()
-        );
-        grids.push(grid(&set, title, caption));
-    }
-    Ok(grids)
-}
-
-fn load(source: &Source, roots: &[std::path::PathBuf]) -> Result<Dataset> {
-    let mut searched = roots.to_vec();
-    searched.extend(data::roots(None));
-    data::load(&source.name, source.split, source.resolution, &searched)?
-        .subset(source.skip, source.count)
-}
-
-/// The first images of each of the first classes, a class to a column.
-fn grid(set: &Dataset, title: String, caption: String) -> Grid {
-    let classes = set.classes.len().min(CLASSES_SHOWN);
-    let mut columns: Vec<Vec<usize>> = vec![Vec::new(); classes];
-    for (index, &label) in set.labels.iter().enumerate() {
-        match columns.get_mut(usize::from(label)) {
-            Some(column) if column.len() < SAMPLES_PER_CLASS => column.push(index),
-            _ => {}
-        }
-        if columns.iter().all(|column| column.len() == SAMPLES_PER_CLASS) {
-            break;
-        }
-    }
-    columns.retain(|column| !column.is_empty());
-    let depth = columns.iter().map(Vec::len).min().unwrap_or(0);
-    let images = (0..depth)
-        .flat_map(|line| columns.iter().map(move |column| column[line]))
-        .map(|index| image(set, index))
-        .collect();
-    Grid { title, caption, columns: columns.len(), images }
-}
-
-fn image(set: &Dataset, index: usize) -> GridImage {
-    let (height, width) = set.size;
-    let mut chw = vec![0; set.image_bytes()];
-    set.copy_chw(index, &mut chw);
-    let plane = height * width;
-    let rgb = (0..plane).flat_map(|at| [chw[at], chw[plane + at], chw[2 * plane + at]]).collect();
-    let label = set.classes[usize::from(set.labels[index])].clone();
-    GridImage { label, width: width as u32, height: height as u32, rgb }
 }
 
 #[derive(Deserialize)]
@@ -334,9 +303,22 @@ fn provenance(plan: &Plan, store: &Store) -> Vec<Provenance> {
             spec: from.spec.clone(),
             inputs: job.inputs.iter().map(|input| input.id.to_string()).collect(),
             facts,
+            log: log(&store.log(&job.id)),
         });
     }
     found
+}
+
+/// The end of what a job printed, without the lines that say how it was started.
+fn log(path: &Path) -> String {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with("--- ") && !line.trim().is_empty())
+        .map(|line| line.chars().take(LOG.1).collect())
+        .collect();
+    lines[lines.len().saturating_sub(LOG.0)..].join("\n")
 }
 
 fn stage_name(stage: Stage) -> String {

@@ -104,6 +104,7 @@ fn evaluation(folder: &Path, path: &Path) -> Result<Found> {
         train_job: None,
         evaluate_job: String::new(),
         warnings: evaluation.warnings,
+        reference: None,
     };
     let records = folder.join("records.parquet");
     Ok(Found { row, records: Some(records).filter(|path| path.is_file()) })

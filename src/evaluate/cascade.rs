@@ -69,6 +69,7 @@ pub fn run_in(
         journal,
         pace: Pace::begin(),
         still: 0,
+        samples: place.samples,
     };
     let levels = cascade.levels(model, &mut known)?;
     Ok(cascade.finish(levels))
@@ -88,7 +89,15 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<Evaluation> {
     let helpers = Mutex::default();
-    let place = Place { device, work, progress, model_identity: "", save_images: false, helpers };
+    let place = Place {
+        device,
+        work,
+        progress,
+        model_identity: "",
+        save_images: false,
+        samples: 0,
+        helpers,
+    };
     run_in(spec, &Protocol::default(), model, data, &place)
 }
 
@@ -110,6 +119,8 @@ struct Cascade<'a> {
     pace: Pace,
     /// Starting points without a gradient, of the attack that is running.
     still: u64,
+    /// How many adversarial images are still to be kept for show.
+    samples: usize,
 }
 
 impl Cascade<'_> {
@@ -214,9 +225,15 @@ impl Cascade<'_> {
         let done = &mut |task: &Task, found: Found| -> Result<()> {
             let mut piece = found.piece;
             piece.seconds /= workers as f64;
+            let (indices, images) = &found.images;
+            let place = (task.level, task.number);
             if bench.place.save_images {
-                let (indices, images) = &found.images;
-                self.journal.save_images((task.level, task.number), indices, images)?;
+                self.journal.save_images(place, indices, images)?;
+            } else if self.samples > 0 && !indices.is_empty() {
+                let count = indices.len().min(self.samples);
+                let images = images.narrow(0, 0, count as i64);
+                self.journal.save_images(place, &indices[..count], &images)?;
+                self.samples -= count;
             }
             self.journal.append(&piece)?;
             let passes = |of: fn(&Entry) -> u64| piece.entries.iter().map(of).sum();

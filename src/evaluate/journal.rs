@@ -202,7 +202,10 @@ pub fn image_files(work: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The adversarial images in one file: indices, and images `[n,3,h,w]`.
-pub(crate) fn read_images(path: &Path) -> Result<(Vec<u64>, Tensor)> {
+///
+/// # Errors
+/// If it is no such file.
+pub fn read_images(path: &Path) -> Result<(Vec<u64>, Tensor)> {
     let bad =
         |what: &str| Error::in_file(path, format!("is no file of adversarial images: {what}"));
     let tensors = Tensor::read_safetensors(path).map_err(|error| bad(&error.to_string()))?;

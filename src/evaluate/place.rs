@@ -19,6 +19,9 @@ pub struct Place<'a> {
     pub model_identity: &'a str,
     /// Whether adversarial images are kept, for `gauntlet verify`.
     pub save_images: bool,
+    /// Without `save_images`: how many adversarial images are kept all the same, of the first that
+    /// are found, to be shown.
+    pub samples: usize,
     /// Further handles to the model: each lets one more thread attack batches of its own. Results
     /// do not depend on how many there are.
     pub helpers: Mutex<Vec<Box<dyn Classifier + Send>>>,

@@ -186,7 +186,15 @@ fn every_attack_and_norm_keeps_the_contract_of_a_break() {
 
 pub(super) fn place<'a>(work: &'a Path, progress: &'a dyn Progress) -> Place<'a> {
     let helpers = Mutex::default();
-    Place { device: Device::Cpu, work, progress, model_identity: "m", save_images: true, helpers }
+    Place {
+        device: Device::Cpu,
+        work,
+        progress,
+        model_identity: "m",
+        save_images: true,
+        samples: 0,
+        helpers,
+    }
 }
 
 /// Asks to stop at the `limit`-th question.

@@ -103,6 +103,13 @@ fn costs(rows: &[Row]) -> Vec<Column> {
         Column::new("train_job".into(), text(&|row| row.train_job.clone())),
         Column::new("evaluate_job".into(), text(&|row| Some(row.evaluate_job.clone()))),
         Column::new("warnings".into(), text(&|row| Some(row.warnings.join("; ")))),
+        Column::new("published.clean".into(), reals(&|row| row.reference.as_ref()?.clean)),
+        Column::new("published.robust".into(), reals(&|row| row.reference.as_ref()?.robust)),
+        Column::new("published.fid".into(), reals(&|row| row.reference.as_ref()?.fid)),
+        Column::new(
+            "published.source".into(),
+            text(&|row| row.reference.as_ref().map(|one| one.source.clone())),
+        ),
     ]
 }
 
@@ -144,8 +151,31 @@ pub(super) fn parquet(frame: &mut DataFrame) -> Result<Vec<u8>> {
 /// If polars refuses, which would be our mistake.
 pub fn csv(rows: &[Row]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(&mut frame(rows)?).map_err(refused)?;
+    CsvWriter::new(&mut bytes).finish(&mut unarmed(frame(rows)?)?).map_err(refused)?;
     Ok(bytes)
+}
+
+/// Text that a spreadsheet would take for a formula gets an apostrophe in front.
+fn unarmed(mut frame: DataFrame) -> Result<DataFrame> {
+    let texts: Vec<PlSmallStr> = frame
+        .columns()
+        .iter()
+        .filter(|c| c.dtype() == &DataType::String)
+        .map(|c| c.name().clone())
+        .collect();
+    for name in texts {
+        let column = frame.column(&name).and_then(|column| column.str()).map_err(refused)?;
+        let safe: Vec<Option<String>> = column.iter().map(|text| text.map(safe_cell)).collect();
+        frame.with_column(Column::new(name, safe)).map_err(refused)?;
+    }
+    Ok(frame)
+}
+
+/// A cell of a CSV file that no spreadsheet takes for a formula. Numbers stay numbers.
+pub fn safe_cell(text: &str) -> String {
+    let formula =
+        text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    if formula { format!("'{text}") } else { text.to_owned() }
 }
 
 /// Writes `rows` as CSV with a header.
@@ -305,6 +335,7 @@ pub(crate) mod tests {
             train_job: Some("a".repeat(32)),
             evaluate_job: "b".repeat(32),
             warnings: vec![],
+            reference: None,
         }
     }
 
@@ -335,6 +366,10 @@ pub(crate) mod tests {
         let csv = std::fs::read_to_string(path("r.csv")).unwrap();
         assert!(csv.starts_with("suite,cell,axis.generate.sampler.steps"), "{csv}");
         assert!(csv.contains("\"quoted \"\"cell\"\", with comma\""), "{csv}");
+        assert_eq!(safe_cell("=HYPERLINK(1)"), "'=HYPERLINK(1)");
+        assert_eq!((safe_cell("-0.5"), safe_cell("wrn")), ("-0.5".into(), "wrn".into()));
+        rows[0].cell = "@SUM(A1)".into();
+        assert!(String::from_utf8(super::csv(&rows).unwrap()).unwrap().contains("sweep,'@SUM(A1)"));
         write_parquet(&path("r.parquet"), &rows).unwrap();
         let bytes = std::fs::read(path("r.parquet")).unwrap();
         assert_eq!((&bytes[..4], &bytes[bytes.len() - 4..]), (&b"PAR1"[..], &b"PAR1"[..]));

@@ -2,6 +2,7 @@
 //!
 //! polars stays in here: `frame` and `records` take and give plain structs.
 
+pub mod aggregate;
 pub mod atomic;
 pub mod board;
 pub mod compare;

@@ -3,7 +3,13 @@
 use std::{fs::File, path::Path};
 
 use polars::prelude::*;
-use polars_io::{SerReader, parquet::read::ParquetReader};
+use polars_io::{
+    SerReader,
+    parquet::{
+        read::ParquetReader,
+        write::{ParquetCompression, ParquetWriter},
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +19,6 @@ use super::{
 use crate::{
     error::{AtPath, Error, Result},
     evaluate::Record,
-    units::Tally,
 };
 
 /// What an evaluation found out about one example.
@@ -99,11 +104,7 @@ impl ExampleRecord {
     }
 }
 
-/// Writes `records` to `path`, whole or not at all.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
+fn frame(records: &[ExampleRecord]) -> Result<DataFrame> {
     macro_rules! column {
         ($name:literal, $field:ident) => {
             Column::new($name.into(), records.iter().map(|r| r.$field.clone()).collect::<Vec<_>>())
@@ -124,8 +125,34 @@ pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
         column!("forwards", forwards),
         column!("backwards", backwards),
     ];
-    let mut frame = DataFrame::new(records.len(), columns).map_err(refused)?;
-    atomic::write(path, &parquet(&mut frame)?)
+    DataFrame::new(records.len(), columns).map_err(refused)
+}
+
+/// Writes `records` to `path`, whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
+    atomic::write(path, &parquet(&mut frame(records)?)?)
+}
+
+/// Writes `records` to `path` part by part, so that they are never held all at once.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_parts(path: &Path, records: impl Iterator<Item = Vec<ExampleRecord>>) -> Result<()> {
+    let fresh = path.with_extension("new");
+    let file = File::create(&fresh).at(&fresh)?;
+    let schema = frame(&[])?;
+    let mut writer = ParquetWriter::new(file)
+        .with_compression(ParquetCompression::Uncompressed)
+        .batched(schema.schema())
+        .map_err(refused)?;
+    for part in records {
+        writer.write_batch(&frame(&part)?).map_err(refused)?;
+    }
+    writer.finish().map_err(refused)?;
+    std::fs::rename(&fresh, path).at(path)
 }
 
 /// Reads what [`write_parquet`] wrote.
@@ -133,7 +160,7 @@ pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
 /// # Errors
 /// If the file is missing, is not parquet, or lacks a column; the message names which.
 pub fn read_parquet(path: &Path) -> Result<Vec<ExampleRecord>> {
-    let frame = read(path, None)?;
+    let frame = read(path)?;
     let wrong =
         |error: PolarsError| Error::in_file(path, format!("not per-example records: {error}"));
     macro_rules! column {
@@ -170,75 +197,9 @@ pub fn read_parquet(path: &Path) -> Result<Vec<ExampleRecord>> {
         .collect()
 }
 
-/// The counts behind a table row, from records.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Right without an attack.
-    pub clean: Tally,
-    /// Right under every attack.
-    pub robust: Tally,
-    /// How many each attack broke first, most first.
-    pub broken_by: Vec<(String, u64)>,
-    /// Forward passes of all examples.
-    pub forwards: u64,
-    /// Backward passes of all examples.
-    pub backwards: u64,
-}
-
-/// Aggregates a file of records without building a struct per example.
-///
-/// # Errors
-/// If the file is missing, is not parquet, or lacks a column.
-pub fn summarise(path: &Path) -> Result<Summary> {
-    let columns = ["label", "clean_prediction", "broken_by", "forwards", "backwards"];
-    let frame = read(path, Some(columns.map(str::to_owned).to_vec()))?;
-    let grouped = frame
-        .lazy()
-        .with_column(col("label").eq(col("clean_prediction")).alias("clean"))
-        .group_by([col("clean"), col("broken_by")])
-        .agg([
-            len().cast(DataType::UInt64).alias("n"),
-            col("forwards").sum(),
-            col("backwards").sum(),
-        ])
-        .sort(
-            ["n", "broken_by"],
-            SortMultipleOptions::default().with_order_descending_multi([true, false]),
-        )
-        .collect()
-        .map_err(|error| Error::in_file(path, format!("not per-example records: {error}")))?;
-    summary(&grouped).map_err(refused)
-}
-
-fn summary(grouped: &DataFrame) -> PolarsResult<Summary> {
-    let (clean, broken) = (grouped.column("clean")?.bool()?, grouped.column("broken_by")?.str()?);
-    let counts = grouped.column("n")?.u64()?;
-    let total = counts.sum().unwrap_or(0);
-    let mut found = Summary {
-        clean: Tally { correct: 0, total },
-        robust: Tally { correct: 0, total },
-        broken_by: Vec::new(),
-        forwards: grouped.column("forwards")?.u64()?.sum().unwrap_or(0),
-        backwards: grouped.column("backwards")?.u64()?.sum().unwrap_or(0),
-    };
-    for at in 0..grouped.height() {
-        let count = counts.get(at).unwrap_or(0);
-        if clean.get(at) != Some(true) {
-            continue;
-        }
-        found.clean.correct += count;
-        match broken.get(at) {
-            Some(attack) => found.broken_by.push((attack.to_owned(), count)),
-            None => found.robust.correct += count,
-        }
-    }
-    Ok(found)
-}
-
-fn read(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame> {
+fn read(path: &Path) -> Result<DataFrame> {
     let file = File::open(path).at(path)?;
     ParquetReader::new(file)
-        .with_columns(columns)
         .finish()
         .map_err(|error| Error::in_file(path, format!("cannot be read as parquet: {error}")))
 }
@@ -246,6 +207,7 @@ fn read(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::{leaderboard::aggregate::summarise, units::Tally};
 
     /// Record `index` with the given fate.
     pub(crate) fn sample(index: u64, clean: bool, broken_by: Option<&str>) -> ExampleRecord {
@@ -284,6 +246,10 @@ pub(crate) mod tests {
         assert_eq!(summary.robust, Tally { correct: 1, total: 5 });
         assert_eq!(summary.broken_by, [("apgd-ce".to_owned(), 2), ("apgd-t".to_owned(), 1)]);
         assert_eq!((summary.forwards, summary.backwards), (510, 500));
+        // Part by part it is the same, and the parts are summed.
+        write_parts(&path, records.chunks(2).map(<[_]>::to_vec)).unwrap();
+        assert_eq!(read_parquet(&path).unwrap(), records);
+        assert_eq!(summarise(&path).unwrap(), summary);
         write_parquet(&path, &[]).unwrap();
         assert_eq!(read_parquet(&path).unwrap(), []);
         assert_eq!(summarise(&path).unwrap().clean, Tally { correct: 0, total: 0 });

@@ -62,6 +62,32 @@ pub struct Row {
     pub evaluate_job: String,
     /// What the defence checks and the stages warned of.
     pub warnings: Vec<String>,
+    /// The published result for the same cell, where the suite names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+}
+
+/// A published result that a suite names for one of its cells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// Clean accuracy in percent.
+    pub clean: Option<f64>,
+    /// Robust accuracy under AutoAttack in percent.
+    pub robust: Option<f64>,
+    /// Fréchet inception distance of the generated images.
+    pub fid: Option<f64>,
+    /// Where it is published.
+    pub source: String,
+    /// `verified`, `secondary` or `unverified`.
+    pub certainty: String,
+}
+
+impl Reference {
+    /// What marks a figure that nobody checked against its source: a `?`.
+    pub fn doubt(&self) -> &'static str {
+        if self.certainty == "unverified" { "?" } else { "" }
+    }
 }
 
 impl Row {
@@ -144,9 +170,13 @@ pub fn natural(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The number that an axis value says, if it says one: `1000`, `0.3`, `8/255`, `1M`.
+/// The number that an axis value says, if it says one: `1000`, `0.3`, `8/255`, `1M`; `none` is 0,
+/// as suites call a count of no images.
 pub fn number(text: &str) -> Option<f64> {
     let text = text.trim();
+    if text == "none" {
+        return Some(0.0);
+    }
     if let Some((over, under)) = text.split_once('/') {
         return Some(over.trim().parse::<f64>().ok()? / under.trim().parse::<f64>().ok()?);
     }
@@ -177,6 +207,6 @@ mod tests {
         values.sort_by(|a, b| natural(a, b));
         assert_eq!(values, ["0", "8/255", "9", "10", "100K", "1M", "trades"]);
         assert_eq!(number("wrn-28-10"), None);
-        assert_eq!(number("K"), None);
+        assert_eq!((number("K"), number("none")), (None, Some(0.0)));
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         Suite,
         axes::Draft,
         problem::{self, Problem},
+        report::Layout,
         settings::Settings,
         table::FIELDS,
     },
@@ -37,6 +38,7 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
     let mut graph = Graph::new(suite, roots, surveyor);
     let drafts = suite.axes.cells();
     let reference = references::resolve(suite, &drafts, &mut graph.problems);
+    let report = report(suite, surveyor, &mut graph.problems);
     let needs: Vec<Option<Need>> = drafts.iter().map(|draft| graph.need(draft)).collect();
     if !graph.problems.is_empty() {
         return Err(problem::error(&suite.files, graph.problems));
@@ -52,10 +54,23 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
         axes: axes(suite),
         cells,
         jobs: graph.jobs,
-        report: suite.report.clone(),
+        report,
         reference,
         ci: suite.ci,
     })
+}
+
+/// The layout of the report, with the file that it names found.
+fn report(suite: &Suite, surveyor: &dyn Surveyor, problems: &mut Vec<Problem>) -> Layout {
+    let mut report = suite.report.clone();
+    if let Some((path, at)) = suite.report.network() {
+        let file = absolute(&suite.folder.join(path));
+        if let Err(error) = surveyor.hash(&file) {
+            problems.push(Problem::new(at, "report.fid", error.to_string()));
+        }
+        report.fid = Some(file.to_string_lossy().into_owned());
+    }
+    report
 }
 
 /// Settings and training of every cell, for those who ask why.

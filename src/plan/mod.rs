@@ -30,7 +30,7 @@ use crate::{
     error::Result,
     evaluate::spec::EvaluateSpec,
     net::architecture::Architecture,
-    suite::ci::Thresholds,
+    suite::{ci::Thresholds, report::Layout},
     threat::ThreatModel,
     train::spec::TrainSpec,
 };
@@ -283,7 +283,7 @@ pub struct Plan {
     /// The jobs; inputs precede their users.
     pub jobs: Vec<Job>,
     /// The suite's `report:` section.
-    pub report: serde_json::Value,
+    pub report: Layout,
     /// The suite's `reference:` section.
     pub reference: Vec<PlanReference>,
     /// The suite's `ci:` section.

@@ -7,7 +7,10 @@ use minijinja::{Environment, context};
 use super::{latex, table::escape};
 use crate::{
     error::{Error, Result},
-    leaderboard::board::{Board, Line},
+    leaderboard::{
+        board::{Board, Line},
+        frame::safe_cell,
+    },
 };
 
 /// RobustBench's headings.
@@ -173,7 +176,7 @@ pub fn latex(boards: &[Board]) -> String {
 
 /// The boards as CSV: data set and threat model, then RobustBench's columns, `ours` and notes.
 pub fn csv(boards: &[Board]) -> String {
-    let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
+    let quoted = |cell: &str| format!("\"{}\"", safe_cell(cell).replace('"', "\"\""));
     let head = HEADER.map(quoted).join(",");
     let mut text = format!("\"Data set\",\"Threat model\",{head},\"Ours\",\"Footnote\"\n");
     for board in boards {

@@ -39,6 +39,7 @@ pub(super) struct Job {
     pub(super) id: String,
     pub(super) facts: Vec<(String, String)>,
     pub(super) spec: String,
+    pub(super) log: String,
 }
 
 /// `41 s`, `12 min`, `3.2 h`.
@@ -96,6 +97,12 @@ pub(super) fn facts(row: &Row) -> Vec<(String, String)> {
     if let Some(fid) = row.fid {
         push("FID", format!("{fid:.2}"));
     }
+    if let Some(one) = &row.reference {
+        let percent = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2}%"));
+        let (clean, robust) = (percent(one.clean), percent(one.robust));
+        let text = format!("clean {clean}, robust {robust} ({}; {})", one.source, one.certainty);
+        push("published", text);
+    }
     if let Some(seconds) = row.generate_seconds {
         push("generating took", duration(seconds));
     }
@@ -141,6 +148,7 @@ pub(super) fn jobs(row: &Row, provenance: &[Provenance]) -> Vec<Job> {
                 id: one.job.clone(),
                 facts,
                 spec: serde_json::to_string_pretty(&one.spec).unwrap_or_default(),
+                log: one.log.clone(),
             });
         }
         at += 1;

@@ -82,7 +82,7 @@ pub(super) fn draw_axes<B: DrawingBackend>(
         let named = figure.names();
         let y = frame.y(*tick, named.is_some());
         let text =
-            named.map_or_else(|| brief(*tick), |names| fit(&names[at], frame.left - 2 * GAP));
+            named.map_or_else(|| brief(*tick), |names| fit(&names[at], frame.left - GAP - 6));
         let place = (frame.left - GAP, y);
         area.text(text, place, words(HPos::Right, VPos::Center))?;
     }

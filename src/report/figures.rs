@@ -13,9 +13,10 @@ use crate::{
 };
 
 use super::{
+    epsilon::epsilons,
     input::{Curve, Input},
     plot::{Axis, Bar, Figure, Hue, Point, Scale, Series, brief},
-    sweeps::{epsilons, scale, sweeps},
+    sweeps::{scale, sweeps},
     table::{accuracy, name, ranked, value_text, varying},
 };
 
@@ -29,13 +30,15 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
     if !rows.is_empty() {
         let groups = aggregate(rows)?;
         figures.push(intervals(rows));
-        figures.extend(sweeps(rows, &groups));
+        figures.extend(sweeps(rows, &groups, &input.layout.x));
         figures.extend(epsilons(&groups, rows));
         figures.extend(waterfall(rows));
         figures.extend(scatters(rows, input.small_scale));
-        figures.extend(relation(rows, "fid", "Fréchet inception distance (FID)", |row| row.fid));
+        let fid = (Scale::Linear, "fid", "Fréchet inception distance (FID)");
+        figures.extend(relation(rows, fid, |row| row.fid));
         let minutes = |row: &Row| Some(row.total_seconds() / 60.0).filter(|cost| *cost > 0.0);
-        figures.extend(relation(rows, "cost", "generate + train + evaluate (minutes)", minutes));
+        let cost = (Scale::Log, "cost", "generate + train + evaluate (minutes)");
+        figures.extend(relation(rows, cost, minutes));
     }
     figures.extend(input.curves.iter().enumerate().map(|(at, curve)| learning(at, curve)));
     Ok(figures)
@@ -258,8 +261,7 @@ fn scatter(
 /// Robust accuracy against something else that rows know.
 fn relation(
     rows: &[Row],
-    file: &str,
-    label: &str,
+    (wide, file, label): (Scale, &str, &str),
     of: impl Fn(&Row) -> Option<f64>,
 ) -> Option<Figure> {
     let varying = varying(rows);
@@ -295,7 +297,8 @@ fn relation(
         name: format!("accuracy-by-{file}"),
         title: format!("Robust accuracy against {}", label.split(" (").next().unwrap_or(label)),
         caption: "Bars: 95% Wilson intervals.".into(),
-        x: axis(label, scale(&values)),
+        // Where they span much, as `wide` says.
+        x: axis(label, if scale(&values) == Scale::Log { wide } else { Scale::Linear }),
         y: axis("robust accuracy (%)", Scale::Linear),
         series,
         bars: vec![],

@@ -74,17 +74,25 @@ impl Mapping {
         let last = positive.last().map_or(1.0, |v| v.log10());
         let span = (last - first).max(0.3);
         let zero = values.iter().any(|v| *v <= 0.0).then_some(first - 0.25 * span);
-        let mut ticks = if positive.len() <= room {
-            positive
-        } else {
-            (first.ceil() as i32..=last.floor() as i32).map(|power| 10f64.powi(power)).collect()
-        };
+        let mut ticks = if positive.len() <= room { positive } else { ladder(first, last) };
         if zero.is_some() {
             ticks.insert(0, 0.0);
         }
         let low = zero.unwrap_or(first) - 0.07 * span;
         Self { low, high: last + 0.07 * span, zero, log: true, ticks }
     }
+}
+
+/// Round values between two powers of ten: the powers themselves, or 1, 2 and 5 times them while
+/// those are few.
+fn ladder(first: f64, last: f64) -> Vec<f64> {
+    let steps = |factors: &[f64]| -> Vec<f64> {
+        let powers = first.floor() as i32..=last.ceil() as i32;
+        let values = powers.flat_map(|power| factors.iter().map(move |f| f * 10f64.powi(power)));
+        values.filter(|value| (first..=last).contains(&value.log10())).collect()
+    };
+    let powers = steps(&[1.0]);
+    if powers.len() < 3 { steps(&[1.0, 2.0, 5.0]) } else { powers }
 }
 
 impl Frame {
@@ -104,7 +112,7 @@ impl Frame {
             Some(names) => names.iter().map(|name| measure(name)).max().unwrap_or(0),
             None => 62 + y.ticks.iter().map(|tick| measure(&brief(*tick))).max().unwrap_or(0),
         };
-        let left = labels.min(WIDTH as i32 * 48 / 100) + 2 * GAP;
+        let left = labels.min(WIDTH as i32 * 57 / 100) + 2 * GAP;
         let last = x.ticks.last().map_or(0, |tick| measure(&brief(*tick)));
         let top = 2 * GAP + legend_lines(figure).len() as i32 * 62;
         let bottom = height as i32 - 2 * 62 - GAP;
@@ -140,4 +148,15 @@ pub(super) fn legend_lines(figure: &Figure) -> Vec<Vec<Key>> {
         lines.last_mut().expect("one line at least").push(entry);
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logarithmic_axes_have_round_ticks_enough() {
+        assert_eq!(ladder(0.7f64.log10(), 25f64.log10()), [1.0, 2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(ladder(3.0, 6.0), [1e3, 1e4, 1e5, 1e6]);
+    }
 }

@@ -16,8 +16,8 @@ use super::{
     canvas,
     cells::{CellPage, cells, duration},
     input::Input,
-    picture,
-    pivot::{self, Pivot},
+    overfit, picture,
+    pivot::{self, Part, Pivot},
     plot::Figure,
     table::{accuracy, leaderboard, name, ranked, value_text, varying},
     write::{verdicts, warnings},
@@ -40,6 +40,7 @@ pub fn page(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> Result<Strin
 
 #[derive(Serialize)]
 struct Page {
+    title: String,
     suite: String,
     file: String,
     description: String,
@@ -53,7 +54,8 @@ struct Page {
     csv: String,
     json: String,
     pivots: Vec<PivotTable>,
-    pivot_note: &'static str,
+    pivot_note: String,
+    overfit: Option<Overfit>,
     published: Vec<PublishedTable>,
     figures: Vec<Plot>,
     grids: Vec<Sheet>,
@@ -97,6 +99,15 @@ struct Cell {
     link: String,
     value: String,
     class: &'static str,
+}
+
+#[derive(Serialize)]
+struct Overfit {
+    title: &'static str,
+    note: &'static str,
+    words: usize,
+    header: Vec<String>,
+    lines: Vec<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -146,6 +157,7 @@ impl Page {
         let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let json = serde_json::to_vec(rows).map_err(Error::input)?;
         Ok(Self {
+            title: input.title().to_owned(),
             suite: input.suite.clone(),
             file: input.suite.chars().map(safe).collect(),
             description: input.description.clone(),
@@ -163,7 +175,14 @@ impl Page {
             csv: picture::address("text/csv", &frame::csv(rows)?),
             json: picture::address("application/json", &json),
             pivots: pivots.iter().map(pivot_table).collect(),
-            pivot_note: pivot::NOTE,
+            pivot_note: pivot::note(pivots),
+            overfit: overfit::table(rows).map(|table| Overfit {
+                title: overfit::TITLE,
+                note: overfit::NOTE,
+                words: table.words,
+                header: table.header,
+                lines: table.body,
+            }),
             published: published(input),
             figures: figures.iter().map(plot).collect::<Result<_>>()?,
             grids: grids(input)?,
@@ -239,7 +258,41 @@ fn columns(rows: &[Row]) -> Vec<Column> {
     columns.push(column("interval", "0 to 100%", "num"));
     columns.push(column("n", "n", "num"));
     columns.push(column("time", "time", "num"));
+    let (fid, published) = more(rows);
+    columns.extend(fid.then(|| column("fid", "FID", "num")));
+    if published {
+        columns.push(column("published", "published %", "num"));
+        columns.push(column("difference", "difference", "num"));
+    }
     columns
+}
+
+/// Whether FID and published figures are known.
+fn more(rows: &[Row]) -> (bool, bool) {
+    let published = |row: &Row| row.reference.as_ref().is_some_and(|one| one.robust.is_some());
+    (rows.iter().any(|row| row.fid.is_some()), rows.iter().any(published))
+}
+
+/// What stands in the columns of [`more`].
+fn extras(row: &Row, (fid, published): (bool, bool)) -> Vec<Cell> {
+    let number = |value: Option<f64>, text: Option<String>| Cell {
+        value: value.map(|value| format!("{value:.6}")).unwrap_or_default(),
+        text: text.unwrap_or_else(|| "–".to_owned()),
+        class: "num",
+        ..Cell::default()
+    };
+    let mut cells = Vec::new();
+    if fid {
+        cells.push(number(row.fid, row.fid.map(|fid| format!("{fid:.2}"))));
+    }
+    if published {
+        let theirs = row.reference.as_ref().and_then(|one| Some((one, one.robust?)));
+        let text = theirs.map(|(one, value)| format!("{value:.2}{}", one.doubt()));
+        cells.push(number(theirs.map(|(_, value)| value), text));
+        let gap = theirs.map(|(_, value)| row.robust.percent() - value);
+        cells.push(number(gap, gap.map(pivot::signed)));
+    }
+    cells
 }
 
 fn line(rank: usize, row: &Row, rows: &[Row]) -> Vec<Cell> {
@@ -275,14 +328,18 @@ fn line(rank: usize, row: &Row, rows: &[Row]) -> Vec<Cell> {
     cells.push(Cell { class: "num", ..plain(row.robust.total.to_string()) });
     let seconds = row.total_seconds();
     cells.push(Cell { value: format!("{seconds}"), class: "num", ..plain(duration(seconds)) });
+    cells.extend(extras(row, more(rows)));
     cells
 }
 
 fn pivot_table(table: &Pivot) -> PivotTable {
-    let figure = |figure: &Option<pivot::Figure>| {
-        let Some(figure) = figure else {
-            return Cell { text: "–".into(), ..Cell::default() };
+    let parts = table.parts();
+    let cell = |line: &pivot::Line, part: Part| {
+        let dash = || Cell { text: "–".into(), ..Cell::default() };
+        let Part::Own(at) = part else {
+            return line.text(part).map_or_else(dash, |text| Cell { text, ..Cell::default() });
         };
+        let Some(figure) = &line.figures[at] else { return dash() };
         let (low, high) = figure.pooled.interval();
         let extra = figure.spread.deviation.map_or_else(
             || format!("[{low:.1}, {high:.1}]"),
@@ -295,14 +352,14 @@ fn pivot_table(table: &Pivot) -> PivotTable {
         };
         Cell { text: format!("{:.1}", figure.spread.mean), extra, class, ..Cell::default() }
     };
-    let lines = table.lines.iter().map(|(names, figures)| PivotLine {
-        names: names.clone(),
-        figures: figures.iter().map(figure).collect(),
+    let lines = table.lines.iter().map(|line| PivotLine {
+        names: line.names.clone(),
+        figures: parts.iter().map(|part| cell(line, *part)).collect(),
     });
     PivotTable {
         title: table.title.clone(),
         names: table.names.clone(),
-        header: table.header.clone(),
+        header: parts.iter().map(|part| table.heading(*part).to_owned()).collect(),
         lines: lines.collect(),
     }
 }

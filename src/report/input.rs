@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::leaderboard::Row;
+use crate::{leaderboard::Row, suite::report::Layout};
 
 /// Everything that a report shows, as plain values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +19,8 @@ pub struct Input {
     pub curves: Vec<Curve>,
     /// The jobs behind the results.
     pub provenance: Vec<Provenance>,
-    /// Axes for the pivoted tables, (down, across); `None` puts threat models across.
-    pub pivot: Option<(String, String)>,
+    /// How tables and plots are laid out, as the suite says.
+    pub layout: Layout,
     /// Whether the experiment is too small to compare with published results: everything is
     /// watermarked then.
     pub small_scale: bool,
@@ -28,6 +28,13 @@ pub struct Input {
     pub command: String,
     /// (what, version) of everything that could matter: gauntlet, libtorch, device.
     pub versions: Vec<(String, String)>,
+}
+
+impl Input {
+    /// The report's heading: the suite's own title, else its name.
+    pub fn title(&self) -> &str {
+        self.layout.title.as_deref().unwrap_or(&self.suite)
+    }
 }
 
 /// A sheet of small images.
@@ -82,4 +89,7 @@ pub struct Provenance {
     pub inputs: Vec<String>,
     /// (what, value): seeds, device, versions, wall time, hashes of files.
     pub facts: Vec<(String, String)>,
+    /// The end of what it printed; may be empty.
+    #[serde(default)]
+    pub log: String,
 }

@@ -1,9 +1,18 @@
 //! Tables for papers, with booktabs.
 
-use super::{pivot::Pivot, table::Table};
+use super::{
+    pivot::{Part, Pivot},
+    table::Table,
+};
 
-/// The leaderboard and the pivoted tables as LaTeX that a paper can `\input`.
-pub fn tables(leaderboard: &Table, pivots: &[Pivot], suite: &str, small_scale: bool) -> String {
+/// The leaderboard, the pivoted tables and that of robust overfitting as LaTeX that a paper can
+/// `\input`.
+pub fn tables(
+    leaderboard: &Table,
+    pivots: &[Pivot],
+    overfit: Option<&Table>,
+    (suite, small_scale): (&str, bool),
+) -> String {
     let mut text = format!(
         "% Results of suite {}. Needs \\usepackage{{booktabs}}.\n",
         escape(suite).replace('\n', " ")
@@ -11,15 +20,24 @@ pub fn tables(leaderboard: &Table, pivots: &[Pivot], suite: &str, small_scale: b
     for pivot in pivots {
         text.push_str(&pivot_table(pivot, small_scale));
     }
-    text.push_str(&leaderboard_table(leaderboard, small_scale));
+    if let Some(table) = overfit {
+        let note = format!("{}. {}", super::overfit::TITLE, super::overfit::NOTE);
+        text.push_str(&plain_table(table, &escape(&note), small_scale));
+    }
+    let shared: Vec<_> = leaderboard.shared.iter().map(|text| escape(text)).collect();
+    let caption = format!("Leaderboard ({}). Brackets: 95\\% Wilson interval.", shared.join(", "));
+    text.push_str(&plain_table(leaderboard, &caption, small_scale));
     text
 }
 
 const SMALL: &str = " Small scale: not comparable with published results.";
 
 fn environment(caption: &str, columns: &str, body: &str) -> String {
+    // Many columns stand closer, in smaller letters.
+    let size =
+        if columns.len() > 6 { "\\footnotesize\\setlength{\\tabcolsep}{3.5pt}" } else { "\\small" };
     format!(
-        "\\begin{{table}}[t]\n  \\centering\n  \\small\n  \\caption{{{caption}}}\n  \
+        "\\begin{{table}}[t]\n  \\centering\n  {size}\n  \\caption{{{caption}}}\n  \
          \\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n    \\toprule\n{body}    \\bottomrule\n  \
          \\end{{tabular}}\n\\end{{table}}\n\n"
     )
@@ -30,46 +48,40 @@ fn line(cells: &[String]) -> String {
 }
 
 fn pivot_table(pivot: &Pivot, small_scale: bool) -> String {
+    let parts = pivot.parts();
     let mut header: Vec<String> = pivot.names.iter().map(|name| escape(name)).collect();
-    header.extend(pivot.header.iter().map(|name| escape(name)));
+    header.extend(parts.iter().map(|part| escape(pivot.heading(*part))));
     let mut body = line(&header);
     body.push_str("    \\midrule\n");
-    for (names, figures) in &pivot.lines {
-        let mut cells: Vec<String> = names.iter().map(|name| escape(name)).collect();
-        cells.extend(figures.iter().map(|figure| match figure {
-            None => "--".to_owned(),
-            Some(figure) => {
-                let text = escape(&figure.text());
-                match (figure.best, figure.tied) {
-                    (true, _) => format!("\\textbf{{{text}}}"),
-                    (_, true) => format!("{text}$^\\approx$"),
-                    _ => text,
-                }
+    for one in &pivot.lines {
+        let mut cells: Vec<String> = one.names.iter().map(|name| escape(name)).collect();
+        cells.extend(parts.iter().map(|part| {
+            let text = one.text(*part).map_or_else(|| "--".to_owned(), |text| escape(&text));
+            let Part::Own(at) = *part else { return text };
+            match &one.figures[at] {
+                Some(figure) if figure.best => format!("\\textbf{{{text}}}"),
+                Some(figure) if figure.tied => format!("{text}$^\\approx$"),
+                _ => text,
             }
         }));
         body.push_str(&line(&cells));
     }
     let caption = format!(
-        "{}. Accuracies in percent; brackets: 95\\% Wilson interval, $\\pm$: standard deviation \
-         over seeds; bold: best of its column, $\\approx$: its interval reaches the best.{}",
+        "{}. {}{}",
         escape(&pivot.title),
+        escape(&super::pivot::note(std::slice::from_ref(pivot))),
         if small_scale { SMALL } else { "" }
     );
-    let columns = format!("{}{}", "l".repeat(pivot.names.len()), "r".repeat(pivot.header.len()));
+    let columns = format!("{}{}", "l".repeat(pivot.names.len()), "r".repeat(parts.len()));
     environment(&caption, &columns, &body)
 }
 
-fn leaderboard_table(table: &Table, small_scale: bool) -> String {
+fn plain_table(table: &Table, caption: &str, small_scale: bool) -> String {
     let escaped = |cells: &[String]| cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>();
     let mut body = line(&escaped(&table.header));
     body.push_str("    \\midrule\n");
     table.body.iter().for_each(|cells| body.push_str(&line(&escaped(cells))));
-    let shared: Vec<_> = table.shared.iter().map(|text| escape(text)).collect();
-    let caption = format!(
-        "Leaderboard ({}). Brackets: 95\\% Wilson interval.{}",
-        shared.join(", "),
-        if small_scale { SMALL } else { "" }
-    );
+    let caption = format!("{caption}{}", if small_scale { SMALL } else { "" });
     let figures = table.header.len() - table.words;
     environment(&caption, &format!("{}{}", "l".repeat(table.words), "r".repeat(figures)), &body)
 }
@@ -92,6 +104,13 @@ pub fn escape(text: &str) -> String {
             '∞' => safe.push_str("$\\infty$"),
             '–' => safe.push_str("--"),
             '…' => safe.push_str("\\ldots{}"),
+            '−' => safe.push_str("$-$"),
+            '·' => safe.push_str("$\\cdot$"),
+            '\n' | '\r' => safe.push(' '),
+            '<' => safe.push_str("\\textless{}"),
+            '>' => safe.push_str("\\textgreater{}"),
+            '|' => safe.push_str("\\textbar{}"),
+            '"' => safe.push_str("''"),
             other => safe.push(other),
         }
     }
@@ -109,9 +128,9 @@ mod tests {
         rows[0].axes[0].1 = "50%_of_{a}".into();
         let text = tables(
             &table::leaderboard(&rows, table::accuracy),
-            &pivot::tables(&rows, None).unwrap(),
-            "a_suite",
-            true,
+            &pivot::tables(&rows, &crate::suite::report::Layout::default()).unwrap(),
+            super::super::overfit::table(&rows).as_ref(),
+            ("a_suite", true),
         );
         assert_eq!(
             text.matches("\\begin{tabular}").count(),

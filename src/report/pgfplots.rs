@@ -8,67 +8,115 @@ use super::{
     plot::{Figure, Hue, PALETTE, Scale, brief},
 };
 
-/// The points of `figure` as CSV: `series,x,y,low,high`, one line each.
+/// The points of `figure` as CSV, one line each: the number of the series, where the point stands
+/// (a zero on a logarithmic axis is moved to where it is drawn), its own value, how far its
+/// interval reaches down and up, and the name of the series. Bars have `from` and `to` in place of
+/// an interval. LaTeX and spreadsheets read it as it is.
 pub fn csv(figure: &Figure) -> String {
-    let mut text = String::from("series,x,y,low,high\n");
-    for series in &figure.series {
+    let mut text = String::from("line,at,x,y,minus,plus,series\n");
+    for (line, series) in figure.series.iter().enumerate() {
         for point in &series.points {
             let own = if figure.names().is_some() { point.x } else { point.y };
             let (low, high) = point.interval.unwrap_or((own, own));
-            let label = series.label.replace('"', "\"\"");
-            let _ = writeln!(text, "\"{label}\",{},{},{low},{high}", point.x, point.y);
+            let _ = writeln!(
+                text,
+                "{line},{},{},{},{},{},{}",
+                shown(figure, point.x),
+                point.x,
+                point.y,
+                own - low,
+                high - own,
+                plain(&series.label)
+            );
         }
     }
-    for bar in &figure.bars {
-        let label = bar.label.replace('"', "\"\"");
-        let _ = writeln!(
-            text,
-            "\"{label}\",{},{},{},{}",
-            bar.to - bar.from,
-            bar.line,
-            bar.from,
-            bar.to
-        );
+    let first = figure.series.len();
+    for (line, label) in bar_labels(figure).into_iter().enumerate() {
+        for bar in figure.bars.iter().filter(|bar| bar.label == label) {
+            let _ = writeln!(
+                text,
+                "{},{},{},{},0,{},{}",
+                first + line,
+                bar.from,
+                bar.from,
+                bar.line,
+                bar.to - bar.from,
+                plain(&label)
+            );
+        }
     }
     text
 }
 
-/// The figure as a `tikzpicture`. Points stand in it, so that it compiles alone beside its paper.
+/// The names of bars, each once.
+fn bar_labels(figure: &Figure) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for bar in &figure.bars {
+        if !found.contains(&bar.label) {
+            found.push(bar.label.clone());
+        }
+    }
+    found
+}
+
+/// A label as neither a table of LaTeX nor a spreadsheet misreads it: no separators, no quotes, no
+/// characters that TeX acts on, no formula.
+fn plain(label: &str) -> String {
+    let safe = |letter: char| match letter {
+        ',' => ';',
+        letter if letter.is_alphanumeric() || " .;:/=+-_()·–".contains(letter) => letter,
+        _ => ' ',
+    };
+    let text: String = label.chars().map(safe).collect();
+    text.trim_start_matches(['=', '+', '-', ' ']).to_owned()
+}
+
+/// The figure as a `tikzpicture` that reads its points from `NAME.csv` in the folder `\gauntletdata`
+/// (its own folder unless a paper defines another).
 pub fn tex(figure: &Figure) -> String {
     let mut text = String::from(
-        "% Needs \\usepackage{pgfplots} and \\pgfplotsset{compat=1.18}; the points also stand in\n\
-         % the CSV beside this file.\n",
+        "% Needs \\usepackage{pgfplots} and \\pgfplotsset{compat=1.17}. Reads the CSV beside this file;\n\
+         % elsewhere: \\newcommand{\\gauntletdata}{path/to/plots} before \\input.\n\
+         \\providecommand{\\gauntletdata}{.}\n",
     );
     for (at, (r, g, b)) in PALETTE.iter().enumerate() {
         let _ = writeln!(text, "\\definecolor{{gauntlet{at}}}{{RGB}}{{{r},{g},{b}}}");
     }
     text.push_str("\\definecolor{gauntletgrey}{RGB}{139,148,158}\n\\begin{tikzpicture}\n");
     let _ = writeln!(text, "\\begin{{axis}}[\n{}]", options(figure).join(",\n"));
-    let horizontal = figure.names().is_some();
-    for series in &figure.series {
-        let _ = writeln!(text, "\\addplot+[{}] coordinates {{", style(figure, series));
-        for point in &series.points {
-            let own = if horizontal { point.x } else { point.y };
-            let (low, high) = point.interval.unwrap_or((own, own));
-            let (minus, plus) = (own - low, high - own);
-            let (x, y) = (shown(figure, point.x), point.y);
-            let _ = if horizontal {
-                writeln!(text, "  ({x},{y}) += ({plus:.4},0) -= ({minus:.4},0)")
-            } else {
-                writeln!(text, "  ({x},{y}) += (0,{plus:.4}) -= (0,{minus:.4})")
-            };
-        }
-        let _ = writeln!(text, "}};\n\\addlegendentry{{{}}}", escape(&series.label));
-    }
-    for bar in &figure.bars {
-        let _ = writeln!(
+    let (file, named) = (&figure.name, figure.names().is_some());
+    let axis = if named { "x" } else { "y" };
+    // `forget plot`: without a name there is no entry in the legend.
+    let entry = |label: &str| match label {
+        "" => String::new(),
+        label => format!("\\addlegendentry{{{}}}\n", escape(label)),
+    };
+    for (line, series) in figure.series.iter().enumerate() {
+        let forget = if series.label.is_empty() { ", forget plot" } else { "" };
+        let _ = write!(
             text,
-            "\\fill[{}] (axis cs:{:.4},{:.1}) rectangle (axis cs:{:.4},{:.1});",
-            colour(bar.hue),
-            bar.from,
-            bar.line as f64 - 0.3,
-            bar.to,
-            bar.line as f64 + 0.3
+            "\\addplot+[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}{forget}, {}] table \
+             [col sep=comma, x=at, y=y, {axis} error minus=minus, {axis} error plus=plus] \
+             {{\\gauntletdata/{file}.csv}};\n{}",
+            style(figure, series),
+            entry(&series.label)
+        );
+    }
+    let first = figure.series.len();
+    for (at, label) in bar_labels(figure).iter().enumerate() {
+        let hue =
+            figure.bars.iter().find(|bar| bar.label == *label).map_or(Hue::Grey, |bar| bar.hue);
+        let line = first + at;
+        // A thick line from `from` to `to`: the error bar of an invisible mark.
+        let _ = write!(
+            text,
+            "\\addplot+[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}, forget plot, only \
+             marks, mark=none, color={colour}, error bars/.cd, x dir=plus, x explicit, error bar \
+             style={{line width=7pt}}, error mark=none] table \
+             [col sep=comma, x=at, y=y, x error plus=plus] {{\\gauntletdata/{file}.csv}};\n\
+             \\addlegendimage{{area legend, fill={colour}, draw=none}}\n{}",
+            entry(label),
+            colour = colour(hue),
         );
     }
     text.push_str("\\end{axis}\n\\end{tikzpicture}\n");
@@ -77,7 +125,7 @@ pub fn tex(figure: &Figure) -> String {
 
 fn options(figure: &Figure) -> Vec<String> {
     let mut options = vec![
-        "  width=3.25in".to_owned(),
+        "  width=3.25in, unbounded coords=discard".to_owned(),
         format!("  xlabel={{{}}}", escape(&figure.x.label)),
         format!("  ylabel={{{}}}", escape(&figure.y.label)),
         "  grid=major, grid style={gray!20}".to_owned(),
@@ -145,4 +193,36 @@ fn style(figure: &Figure, series: &super::plot::Series) -> String {
         "{lines}, color={colour}, mark={mark}, mark options={{solid, fill={fill}}}, error \
          bars/.cd, {direction} dir=both, {direction} explicit"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{figures, write::tests::demo};
+
+    #[test]
+    fn pictures_read_the_table_beside_them_and_labels_break_neither() {
+        let mut input = demo();
+        input.rows[0].axes[0].1 = "=1+1,\"#%_&".into();
+        for figure in figures::all(&input).unwrap() {
+            let (tex, csv) = (tex(&figure), csv(&figure));
+            assert!(!tex.contains("coordinates"), "{tex}");
+            let series: Vec<&str> = tex.matches("table [col sep=comma").collect();
+            let drawn = figure.series.len() + bar_labels(&figure).len();
+            assert_eq!(series.len(), drawn, "{tex}");
+            assert!(tex.contains(&format!("/{}.csv}}", figure.name)));
+            for line in csv.lines().skip(1) {
+                let cells: Vec<&str> = line.split(',').collect();
+                assert_eq!(cells.len(), 7, "{line}");
+                assert!(cells[..6].iter().all(|cell| cell.parse::<f64>().unwrap().is_finite()));
+                assert!(
+                    !cells[6].starts_with(['=', '+', '-', '@'])
+                        && !cells[6].contains(['"', '%', '#'])
+                );
+                assert!(cells[0].parse::<usize>().unwrap() < drawn);
+            }
+            let points: usize = figure.series.iter().map(|series| series.points.len()).sum();
+            assert_eq!(csv.lines().count(), 1 + points + figure.bars.len());
+        }
+    }
 }

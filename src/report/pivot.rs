@@ -1,19 +1,11 @@
 //! Tables for papers: one setting a line, accuracies across, mean and spread over seeds, the best
 //! of each column marked.
 
-use crate::{
-    error::Result,
-    leaderboard::{
-        Row,
-        frame::{Group, aggregate},
-        row::{natural, short_axis},
-        statistics::Spread,
-    },
-    units::Tally,
-};
 use std::fmt::Write as _;
 
-use super::table::{is_threat, value_text, varying};
+use crate::{leaderboard::statistics::Spread, units::Tally};
+
+pub use super::view::tables;
 
 /// A pivoted table.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +16,21 @@ pub struct Pivot {
     pub names: Vec<String>,
     /// Headings of the accuracies.
     pub header: Vec<String>,
-    /// Lines: the setting, then the figures.
-    pub lines: Vec<(Vec<String>, Vec<Option<Figure>>)>,
+    /// One line for each setting.
+    pub lines: Vec<Line>,
+}
+
+/// One setting and its figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// The setting.
+    pub names: Vec<String>,
+    /// As many as the table's header.
+    pub figures: Vec<Option<Figure>>,
+    /// FID of the generated images, where measured.
+    pub fid: Option<f64>,
+    /// The published FID as it is written.
+    pub published_fid: Option<String>,
 }
 
 /// One figure of a table.
@@ -35,6 +40,8 @@ pub struct Figure {
     pub spread: Spread,
     /// All examples of all seeds.
     pub pooled: Tally,
+    /// The published figure, in percent, and the mark of its doubt.
+    pub published: Option<(f64, &'static str)>,
     /// The best of its column.
     pub best: bool,
     /// Not the best, but its interval reaches the best figure.
@@ -42,10 +49,6 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn of(spread: Spread, pooled: Tally) -> Self {
-        Self { spread, pooled, best: false, tied: false }
-    }
-
     /// `31.2 ± 0.4` over seeds, else `31.2 [28.4, 34.1]`.
     pub fn text(&self) -> String {
         match self.spread.deviation {
@@ -55,143 +58,94 @@ impl Figure {
     }
 }
 
-/// The pivoted tables of `rows`: with `axes` (down, across) one table of robust accuracy per data
-/// set and threat model, without one table with clean and robust accuracy under each.
-///
-/// # Errors
-/// If the aggregation fails.
-pub fn tables(rows: &[Row], axes: Option<&(String, String)>) -> Result<Vec<Pivot>> {
-    let groups = aggregate(rows)?;
-    let names = varying(rows);
-    let names: Vec<String> =
-        names.into_iter().filter(|name| !crate::leaderboard::row::is_seed(name)).collect();
-    let mut tables = match axes {
-        Some((_, across)) if names.contains(across) => crossed(&groups, &names, across),
-        _ => by_threat(&groups, &names),
-    };
-    tables.iter_mut().for_each(mark);
-    Ok(tables)
+/// What a shown column holds: the `i`-th figure, or something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Our accuracy.
+    Own(usize),
+    /// What is published.
+    Published(usize),
+    /// Ours less the published one, in points.
+    Difference(usize),
+    /// Our FID.
+    Fid,
+    /// The published FID.
+    PublishedFid,
 }
 
-fn setting(group: &Group, names: &[String]) -> Vec<String> {
-    names
-        .iter()
-        .map(|name| {
-            let value = group.axes.iter().find(|(axis, _)| axis == name);
-            value.map_or_else(|| "–".to_owned(), |(_, value)| value_text(value))
-        })
-        .collect()
-}
+impl Pivot {
+    /// The columns after the names: every accuracy, followed by the published one and the
+    /// difference where one is known, then FID where one is known.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for at in 0..self.header.len() {
+            parts.push(Part::Own(at));
+            let published =
+                |line: &Line| line.figures[at].as_ref().is_some_and(|f| f.published.is_some());
+            if self.lines.iter().any(published) {
+                parts.extend([Part::Published(at), Part::Difference(at)]);
+            }
+        }
+        parts.extend(self.lines.iter().any(|line| line.fid.is_some()).then_some(Part::Fid));
+        let published = self.lines.iter().any(|line| line.published_fid.is_some());
+        parts.extend(published.then_some(Part::PublishedFid));
+        parts
+    }
 
-fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    let mut found = Vec::new();
-    for item in items {
-        if !found.contains(&item) {
-            found.push(item);
+    /// The heading of a column.
+    pub fn heading(&self, part: Part) -> &str {
+        match part {
+            Part::Own(at) => &self.header[at],
+            Part::Published(_) => "published",
+            Part::Difference(_) => "difference",
+            Part::Fid => "FID",
+            Part::PublishedFid => "FID, published",
         }
     }
-    found
 }
 
-fn by_threat(groups: &[Group], names: &[String]) -> Vec<Pivot> {
-    let headings: Vec<_> = names.iter().map(|name| short_axis(name, names).to_owned()).collect();
-    distinct(groups.iter().map(|group| group.dataset.clone()))
-        .into_iter()
-        .map(|dataset| {
-            let here: Vec<&Group> = groups.iter().filter(|g| g.dataset == dataset).collect();
-            let threats = distinct(here.iter().map(|group| group.threat));
-            let mut lines: Vec<(Vec<String>, Vec<Option<Figure>>)> = Vec::new();
-            for key in distinct(here.iter().map(|group| setting(group, names))) {
-                let mut figures = Vec::new();
-                for threat in &threats {
-                    let found =
-                        here.iter().find(|g| g.threat == *threat && setting(g, names) == key);
-                    figures.push(found.map(|g| Figure::of(g.clean, g.clean_pooled)));
-                    figures.push(found.map(|g| Figure::of(g.robust, g.robust_pooled)));
-                }
-                lines.push((key, figures));
+impl Line {
+    /// What stands in a column that is not an accuracy of ours.
+    pub fn text(&self, part: Part) -> Option<String> {
+        let published =
+            |at: usize| Some((self.figures[at].as_ref()?, self.figures[at].as_ref()?.published?));
+        match part {
+            Part::Own(at) => self.figures[at].as_ref().map(Figure::text),
+            Part::Published(at) => {
+                published(at).map(|(_, (value, doubt))| format!("{value:.2}{doubt}"))
             }
-            lines.sort_by(|a, b| order(&a.0, &b.0));
-            let header = threats
-                .iter()
-                .flat_map(|threat| [format!("clean, {threat}"), format!("robust, {threat}")])
-                .collect();
-            Pivot { title: dataset, names: headings.clone(), header, lines }
-        })
-        .collect()
-}
-
-fn order(a: &[String], b: &[String]) -> std::cmp::Ordering {
-    let pairs = a.iter().zip(b).map(|(x, y)| natural(x, y));
-    pairs.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-}
-
-fn crossed(groups: &[Group], names: &[String], across: &str) -> Vec<Pivot> {
-    let down: Vec<String> =
-        names.iter().filter(|name| *name != across && !is_threat(name)).cloned().collect();
-    let value = |group: &Group| {
-        group.axes.iter().find(|(axis, _)| axis == across).map(|(_, value)| value.clone())
-    };
-    distinct(groups.iter().map(|group| (group.dataset.clone(), group.threat)))
-        .into_iter()
-        .map(|(dataset, threat)| {
-            let here: Vec<&Group> =
-                groups.iter().filter(|g| g.dataset == dataset && g.threat == threat).collect();
-            let mut columns = distinct(here.iter().filter_map(|group| value(group)));
-            columns.sort_by(|a, b| natural(a, b));
-            let mut lines: Vec<_> = distinct(here.iter().map(|group| setting(group, &down)))
-                .into_iter()
-                .map(|key| {
-                    let figures = columns.iter().map(|column| {
-                        let found = here.iter().find(|g| {
-                            value(g).as_ref() == Some(column) && setting(g, &down) == key
-                        });
-                        found.map(|g| Figure::of(g.robust, g.robust_pooled))
-                    });
-                    let figures: Vec<_> = figures.collect();
-                    (key, figures)
-                })
-                .collect();
-            lines.sort_by(|a, b| order(&a.0, &b.0));
-            let short = short_axis(across, names);
-            Pivot {
-                title: format!("{dataset}, robust accuracy, {threat}"),
-                names: down.iter().map(|name| short_axis(name, names).to_owned()).collect(),
-                header: columns.iter().map(|c| format!("{short} {}", value_text(c))).collect(),
-                lines,
+            Part::Difference(at) => {
+                published(at).map(|(own, (value, _))| signed(own.spread.mean - value))
             }
-        })
-        .collect()
-}
-
-/// Marks the best figure of each column (of the whole table where columns are one quantity is the
-/// reader's business) and those whose interval reaches it.
-fn mark(table: &mut Pivot) {
-    for column in 0..table.header.len() {
-        let means = table.lines.iter().filter_map(|(_, figures)| figures[column].as_ref());
-        let best = means.map(|figure| figure.spread.mean).fold(f64::NEG_INFINITY, f64::max);
-        for figure in table.lines.iter_mut().filter_map(|(_, figures)| figures[column].as_mut()) {
-            figure.best = figure.spread.mean >= best;
-            figure.tied = !figure.best && figure.pooled.interval().1 >= best;
+            Part::Fid => self.fid.map(|fid| format!("{fid:.2}")),
+            Part::PublishedFid => self.published_fid.clone(),
         }
     }
+}
+
+/// `+0.3`, `−4.1`.
+pub(super) fn signed(points: f64) -> String {
+    format!("{points:+.1}").replace('-', "−")
 }
 
 /// The tables in Markdown.
 pub fn markdown(tables: &[Pivot]) -> String {
     let mut text = String::new();
     for table in tables {
+        let parts = table.parts();
         let mut header = table.names.clone();
-        header.extend(table.header.clone());
-        let body = table.lines.iter().map(|(names, figures)| {
-            let mut line = names.clone();
-            line.extend(figures.iter().map(|figure| match figure {
-                None => "–".to_owned(),
-                Some(figure) if figure.best => format!("**{}**", figure.text()),
-                Some(figure) if figure.tied => format!("{} ≈", figure.text()),
-                Some(figure) => figure.text(),
-            }));
-            line
+        header.extend(parts.iter().map(|part| table.heading(*part).to_owned()));
+        let cell = |line: &Line, part: Part| {
+            let text = line.text(part).unwrap_or_else(|| "–".to_owned());
+            let Part::Own(at) = part else { return text };
+            match &line.figures[at] {
+                Some(figure) if figure.best => format!("**{text}**"),
+                Some(figure) if figure.tied => format!("{text} ≈"),
+                _ => text,
+            }
+        };
+        let body = table.lines.iter().map(|line| {
+            line.names.iter().cloned().chain(parts.iter().map(|part| cell(line, *part))).collect()
         });
         let table_text = super::table::Table {
             body: body.collect(),
@@ -203,30 +157,48 @@ pub fn markdown(tables: &[Pivot]) -> String {
         text.push_str(&super::table::markdown_lines(&table_text));
         text.push('\n');
     }
-    text.push_str(NOTE);
+    text.push_str(&note(tables));
     text.push('\n');
     text
 }
 
-/// What the marks mean.
-pub const NOTE: &str = "Accuracies in percent. Bold: best of its column; ≈: not the best, but its \
+/// What the marks of `tables` mean.
+pub fn note(tables: &[Pivot]) -> String {
+    let mut text = NOTE.to_owned();
+    let parts = || tables.iter().flat_map(Pivot::parts);
+    if parts().any(|part| matches!(part, Part::Published(_) | Part::PublishedFid)) {
+        text.push_str(PUBLISHED);
+    }
+    if parts().any(|part| matches!(part, Part::Fid | Part::PublishedFid)) {
+        text.push_str(" FID: Fréchet distance of the generated images to the training images.");
+    }
+    text
+}
+
+const NOTE: &str = "Accuracies in percent. Bold: best of its column; ≈: not the best, but its \
 95% interval reaches the best. Brackets: 95% Wilson interval of one model; ±: sample standard \
 deviation over seeds.";
+const PUBLISHED: &str = " Published: what the suite's `reference:` says; `?` marks figures not \
+checked against their source. Difference: ours less the published one, in points.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::write::tests::demo;
+    use crate::{
+        leaderboard::{Row, row::Reference},
+        report::write::tests::demo,
+        suite::report::{Layout, Quantity},
+    };
 
     #[test]
     fn every_column_has_one_best_and_seeds_are_averaged() {
         let mut rows = demo().rows;
-        let tables = tables(&rows, None).unwrap();
+        let tables = tables(&rows, &Layout::default()).unwrap();
         assert_eq!(tables.len(), 1);
         let table = &tables[0];
         assert_eq!(table.header.len(), 4);
         for column in 0..4 {
-            let figures = || table.lines.iter().filter_map(|(_, figures)| figures[column].as_ref());
+            let figures = || table.lines.iter().filter_map(|line| line.figures[column].as_ref());
             assert_eq!(figures().filter(|figure| figure.best).count(), 1);
             assert!(figures().all(|figure| figure.spread.count == 1));
         }
@@ -242,9 +214,10 @@ mod tests {
             .collect();
         rows.iter_mut().for_each(|row| row.axes.push(("train.seed".into(), "0".into())));
         rows.extend(twins);
-        let again = super::tables(&rows, None).unwrap();
+        let again = super::tables(&rows, &Layout::default()).unwrap();
         assert_eq!(again[0].lines.len(), table.lines.len());
-        let (before, after) = (table.lines[0].1[1].as_ref(), again[0].lines[0].1[1].as_ref());
+        let (before, after) =
+            (table.lines[0].figures[1].as_ref(), again[0].lines[0].figures[1].as_ref());
         let shift = after.unwrap().spread.mean - before.unwrap().spread.mean;
         assert!((shift - 0.25).abs() < 1e-9, "{shift}");
         assert!(after.unwrap().text().contains('±'));
@@ -253,11 +226,42 @@ mod tests {
     #[test]
     fn an_axis_can_go_across() {
         let rows = demo().rows;
-        let axes = ("train.generated".to_owned(), "generate.sampler.steps".to_owned());
-        let tables = tables(&rows, Some(&axes)).unwrap();
+        let columns = Some("generate.sampler.steps".to_owned());
+        let both = vec![Quantity::Clean, Quantity::Robust];
+        let layout = Layout { columns, ..Layout::default() };
+        assert_eq!(tables(&rows, &Layout { values: both, ..layout.clone() }).unwrap().len(), 4);
+        let tables = tables(&rows, &layout).unwrap();
         assert_eq!(tables.len(), 2);
         assert_eq!(tables[0].names, ["generated"]);
         assert_eq!(tables[0].header, ["steps 5", "steps 10", "steps 20"]);
         assert!(markdown(&tables).contains("**"));
+    }
+
+    #[test]
+    fn published_figures_stand_beside_ours_with_the_difference() {
+        let mut rows = demo().rows;
+        rows.iter_mut().for_each(|row| row.fid = None);
+        let plain = tables(&rows, &Layout::default()).unwrap();
+        assert_eq!(plain[0].parts().len(), 4);
+        rows[0].robust = Tally { correct: 800, total: 2000 };
+        rows[0].reference = Some(Reference {
+            clean: None,
+            robust: Some(41.25),
+            fid: Some(1.824),
+            source: "a|b".into(),
+            certainty: "unverified".into(),
+        });
+        rows[0].fid = Some(2.5);
+        let layout = Layout { rows: vec!["train.generated".into()], ..Layout::default() };
+        let tables = tables(&rows, &layout).unwrap();
+        let table = &tables[0];
+        assert_eq!(table.names, ["generated", "steps"]);
+        let shown: Vec<_> = table.parts().into_iter().map(|part| table.heading(part)).collect();
+        let expected = ["clean, linf 8/255", "robust, linf 8/255", "published", "difference"];
+        assert_eq!(shown[..4], expected);
+        assert_eq!(shown[6..], ["FID", "FID, published"]);
+        let text = markdown(&tables);
+        assert!(text.contains("| 41.25? | −1.2 |"), "{text}");
+        assert!(text.contains("| 2.50 | 1.824? |") && text.contains("not checked"), "{text}");
     }
 }

@@ -1,7 +1,5 @@
 //! Accuracy against what a suite varies: numeric axes, and ε.
 
-use std::collections::BTreeMap;
-
 use crate::leaderboard::{
     Row,
     frame::Group,
@@ -15,16 +13,134 @@ use super::{
 };
 
 /// More lines than this in one plot cannot be told apart.
-const LINES: usize = 7;
+pub(super) const LINES: usize = 7;
 
-/// Accuracy against every numeric axis of the suite.
-pub(super) fn sweeps(rows: &[Row], groups: &[Group]) -> Vec<Figure> {
+/// Accuracy against the axes that the suite names as its `x`, or against every axis; FID beside it
+/// where it is known. Numbers lie along the plot, words down its side.
+pub(super) fn sweeps(rows: &[Row], groups: &[Group], wanted: &[String]) -> Vec<Figure> {
     let varying = varying(rows);
-    let numeric = |axis: &&String| {
-        !is_seed(axis) && rows.iter().filter_map(|row| row.axis(axis)).all(|v| number(v).is_some())
+    let numeric =
+        |axis: &str| rows.iter().filter_map(|row| row.axis(axis)).all(|v| number(v).is_some());
+    let asked = |axis: &&String| wanted.is_empty() || wanted.contains(*axis);
+    let mut figures = Vec::new();
+    for axis in varying.iter().filter(|axis| !is_seed(axis)).filter(asked) {
+        if numeric(axis) {
+            figures.push(sweep(axis, rows, groups, &varying));
+            figures.extend(distances(axis, rows, groups, &varying));
+        } else {
+            figures.extend(choices(axis, rows, groups, &varying));
+        }
+    }
+    figures
+}
+
+/// FID of the generated images against axis `name`, published values in grey.
+fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Option<Figure> {
+    let mut series: Vec<Series> = Vec::new();
+    let mut add = |label: &str, hue: Option<Hue>, x: f64, y: f64, tip: String| {
+        let point = Point { x, y, interval: None, tip };
+        let at = series.iter().position(|known| known.label == label).unwrap_or_else(|| {
+            let hue = hue.unwrap_or(Hue::Series(series.len()));
+            let label = label.to_owned();
+            series.push(Series { label, hue, joined: true, hollow: false, points: vec![] });
+            series.len() - 1
+        });
+        let points = &mut series[at].points;
+        // One set serves several threat models.
+        if points.iter().all(|known| (known.x, known.y) != (x, y)) {
+            points.push(point);
+        }
     };
-    let axes: Vec<&String> = varying.iter().filter(numeric).collect();
-    axes.into_iter().map(|axis| sweep(axis, rows, groups, &varying)).collect()
+    for group in groups {
+        let Some(x) = place(group, name) else { continue };
+        let words = settings(group, name, varying);
+        for row in group.members.iter().map(|at| &rows[*at]) {
+            if let Some(fid) = row.fid {
+                let label = if words.is_empty() { "FID" } else { &words };
+                add(label, None, x, fid, format!("{label}, at {}: FID {fid:.3}", brief(x)));
+            }
+            let published = row.reference.as_ref().and_then(|one| Some((one, one.fid?)));
+            if let Some((one, fid)) = published {
+                let tip = format!("published ({}), at {}: FID {fid}", one.source, brief(x));
+                add("published", Some(Hue::Grey), x, fid, tip);
+            }
+        }
+    }
+    for one in &mut series {
+        one.points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    }
+    series.retain(|one| one.points.len() > 1);
+    series.truncate(LINES);
+    let values: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+    let label = axis_label(name, varying);
+    (!series.is_empty()).then(|| Figure {
+        name: format!("fid-by-{}", file_name(&label)),
+        title: format!("FID against {label}"),
+        caption: "Fréchet distance of the generated images to the training images; less is nearer."
+            .into(),
+        x: axis(&label, scale(&values)),
+        y: axis(
+            "FID",
+            scale(&series.iter().flat_map(|s| s.points.iter().map(|p| p.y)).collect::<Vec<_>>()),
+        ),
+        series,
+        bars: vec![],
+    })
+}
+
+/// Accuracy for every value of an axis of words: values down, one marker for each setting.
+fn choices(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Option<Figure> {
+    let value = |group: &Group| {
+        group.axes.iter().find(|(axis, _)| axis == name).map(|(_, value)| value_text(value))
+    };
+    let mut names: Vec<String> = groups.iter().filter_map(value).collect();
+    names.sort();
+    names.dedup();
+    let mut series: Vec<Series> = Vec::new();
+    for group in groups {
+        let Some(line) = value(group).and_then(|own| names.iter().position(|name| *name == own))
+        else {
+            continue;
+        };
+        let label = others(group, name, rows, varying);
+        let mut point = line_point(group, &label, line as f64, false);
+        (point.x, point.y) = (point.y, line as f64);
+        point.tip = format!("{}, {}", names[line], point.tip);
+        match series.iter_mut().find(|series| series.label == label) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                label,
+                hue: Hue::Series(series.len()),
+                joined: false,
+                hollow: false,
+                points: vec![point],
+            }),
+        }
+    }
+    series.truncate(LINES);
+    let label = axis_label(name, varying);
+    (names.len() > 1).then(|| Figure {
+        name: format!("accuracy-by-{}", file_name(&label)),
+        title: format!("Robust accuracy by {label}"),
+        caption: format!("{}{}.", bars(groups), examples(rows)),
+        x: axis("robust accuracy (%)", Scale::Linear),
+        y: axis(&label, Scale::Names(names)),
+        series,
+        bars: vec![],
+    })
+}
+
+/// Where a group stands on a numeric axis.
+fn place(group: &Group, name: &str) -> Option<f64> {
+    group.axes.iter().find(|(axis, _)| axis == name).and_then(|(_, value)| number(value))
+}
+
+/// Everything but axis `name` and the threat model that tells a group from others.
+fn settings(group: &Group, name: &str, varying: &[String]) -> String {
+    let words = group.axes.iter().filter(|(axis, _)| axis != name && varying.contains(axis));
+    let words =
+        words.map(|(axis, value)| format!("{} {}", short_axis(axis, varying), value_text(value)));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// How an axis of a suite is written beside a plot.
@@ -44,10 +160,7 @@ pub(super) fn axis_label(name: &str, varying: &[String]) -> String {
 pub(super) fn sweep(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Figure {
     let mut lines: Vec<(String, Vec<(f64, &Group)>)> = Vec::new();
     for group in groups {
-        let Some(x) = group.axes.iter().find(|(axis, _)| axis == name).and_then(|(_, v)| number(v))
-        else {
-            continue;
-        };
+        let Some(x) = place(group, name) else { continue };
         let label = others(group, name, rows, varying);
         match lines.iter_mut().find(|(known, _)| *known == label) {
             Some((_, points)) => points.push((x, group)),
@@ -67,7 +180,7 @@ pub(super) fn sweep(name: &str, rows: &[Row], groups: &[Group], varying: &[Strin
     }
     let values: Vec<f64> =
         lines.iter().flat_map(|(_, points)| points.iter().map(|p| p.0)).collect();
-    let mut series = Vec::new();
+    let mut series: Vec<Series> = published(name, rows, groups).into_iter().collect();
     for (at, (label, points)) in lines.iter().enumerate() {
         series.push(line(at, label, points, false));
         // Clean accuracy as well while the plot stays readable.
@@ -119,26 +232,7 @@ pub(super) fn others(group: &Group, name: &str, rows: &[Row], varying: &[String]
 }
 
 pub(super) fn line(at: usize, label: &str, points: &[(f64, &Group)], clean: bool) -> Series {
-    let kind = if clean { "clean" } else { "robust" };
-    let points = points.iter().map(|(x, group)| {
-        let (spread, pooled) = if clean {
-            (group.clean, group.clean_pooled)
-        } else {
-            (group.robust, group.robust_pooled)
-        };
-        let interval = match spread.deviation {
-            Some(deviation) => (spread.mean - deviation, spread.mean + deviation),
-            None => pooled.interval(),
-        };
-        let seeds = match spread.deviation {
-            Some(deviation) => {
-                format!("{:.2} ± {deviation:.2}% over {} seeds", spread.mean, spread.count)
-            }
-            None => counted(pooled),
-        };
-        let tip = format!("{label}, at {}: {kind} {seeds}", brief(*x));
-        Point { x: *x, y: spread.mean, interval: Some(interval), tip }
-    });
+    let points = points.iter().map(|(x, group)| line_point(group, label, *x, clean));
     // The dashed twin needs no entry of its own; the title explains it.
     let alone = label == "robust";
     let label = match (clean, alone) {
@@ -149,6 +243,50 @@ pub(super) fn line(at: usize, label: &str, points: &[(f64, &Group)], clean: bool
     Series { label, hue: Hue::Series(at), joined: true, hollow: clean, points: points.collect() }
 }
 
+/// The published robust accuracies along axis `name`, in grey.
+fn published(name: &str, rows: &[Row], groups: &[Group]) -> Option<Series> {
+    let mut points: Vec<Point> = Vec::new();
+    for group in groups {
+        let one = group.members.iter().find_map(|at| rows[*at].reference.as_ref());
+        let Some((x, one)) = place(group, name).zip(one) else { continue };
+        let Some(y) = one.robust else { continue };
+        let tip = format!(
+            "published, at {}: robust {y:.2}% ({}; {})",
+            brief(x),
+            one.source,
+            one.certainty
+        );
+        points.push(Point { x, y, interval: None, tip });
+    }
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let label = "published".to_owned();
+    (!points.is_empty()).then_some(Series {
+        label,
+        hue: Hue::Grey,
+        joined: false,
+        hollow: false,
+        points,
+    })
+}
+
+pub(super) fn line_point(group: &Group, label: &str, x: f64, clean: bool) -> Point {
+    let kind = if clean { "clean" } else { "robust" };
+    let (spread, pooled) =
+        if clean { (group.clean, group.clean_pooled) } else { (group.robust, group.robust_pooled) };
+    let interval = match spread.deviation {
+        Some(deviation) => (spread.mean - deviation, spread.mean + deviation),
+        None => pooled.interval(),
+    };
+    let seeds = match spread.deviation {
+        Some(deviation) => {
+            format!("{:.2} ± {deviation:.2}% over {} seeds", spread.mean, spread.count)
+        }
+        None => counted(pooled),
+    };
+    let tip = format!("{label}, at {}: {kind} {seeds}", brief(x));
+    Point { x, y: spread.mean, interval: Some(interval), tip }
+}
+
 /// Logarithmic where values span more than a decade.
 pub(super) fn scale(values: &[f64]) -> Scale {
     let positive = || values.iter().copied().filter(|value| *value > 0.0);
@@ -156,50 +294,4 @@ pub(super) fn scale(values: &[f64]) -> Scale {
     let high = positive().fold(0.0, f64::max);
     let even = values.iter().any(|value| *value < 0.0) || high < 3.0 * low;
     if even && !(values.contains(&0.0) && high > 50.0) { Scale::Linear } else { Scale::Log }
-}
-
-/// Robust accuracy against ε where a cell is evaluated at several bounds of one norm.
-pub(super) fn epsilons(groups: &[Group], rows: &[Row]) -> Vec<Figure> {
-    let varying = varying(rows);
-    let mut norms: BTreeMap<String, Vec<&Group>> = BTreeMap::new();
-    for group in groups {
-        norms.entry(group.threat.norm.to_string()).or_default().push(group);
-    }
-    let mut figures = Vec::new();
-    for (norm, groups) in norms {
-        let mut lines: Vec<(String, Vec<(f64, &Group)>)> = Vec::new();
-        for group in groups {
-            let words = group.axes.iter().filter(|(axis, _)| varying.contains(axis)).map(
-                |(axis, value)| format!("{} {}", short_axis(axis, &varying), value_text(value)),
-            );
-            let label = words.collect::<Vec<_>>().join(", ");
-            let label = if label.is_empty() { "robust".to_owned() } else { label };
-            let x = group.threat.epsilon.value() * if norm == "linf" { 255.0 } else { 1.0 };
-            match lines.iter_mut().find(|(known, _)| *known == label) {
-                Some((_, points)) => points.push((x, group)),
-                None => lines.push((label, vec![(x, group)])),
-            }
-        }
-        lines.retain(|(_, points)| points.len() > 1);
-        lines.truncate(LINES);
-        if lines.is_empty() {
-            continue;
-        }
-        for (_, points) in &mut lines {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        }
-        let unit = if norm == "linf" { "ε (of 255)" } else { "ε" };
-        let series =
-            lines.iter().enumerate().map(|(at, (label, points))| line(at, label, points, false));
-        figures.push(Figure {
-            name: format!("accuracy-by-epsilon-{norm}"),
-            title: format!("Robust accuracy against ε, {norm}"),
-            caption: "Bars: 95% Wilson intervals.".into(),
-            x: axis(unit, Scale::Linear),
-            y: axis("robust accuracy (%)", Scale::Linear),
-            series: series.collect(),
-            bars: vec![],
-        });
-    }
-    figures
 }

@@ -5,11 +5,13 @@
 use crate::{
     leaderboard::{
         Row,
-        row::{axes, is_seed, natural, short_axis},
+        row::{Reference, axes, is_seed, natural, short_axis},
     },
     units::Tally,
 };
 use std::fmt::Write as _;
+
+use super::pivot::signed;
 
 /// `31.2 [28.4, 34.1]`: percent and 95% Wilson interval.
 pub fn accuracy(tally: Tally) -> String {
@@ -126,13 +128,45 @@ pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
     table.words = columns.len();
     table.header = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     table.header.extend(["clean %", "robust %", "n"].map(str::to_owned));
+    let more = more(rows);
+    table.header.extend(more.iter().map(|(heading, _)| (*heading).to_owned()));
     for row in shown {
         let mut line: Vec<String> = columns.iter().map(|(_, text)| text(row)).collect();
         line.extend([figure(row.clean), figure(row.robust), row.robust.total.to_string()]);
+        line.extend(more.iter().map(|(_, text)| text(row)));
         table.body.push(line);
     }
     table
 }
+
+/// Columns that only some suites have: FID, the published figure and the difference from it.
+fn more(rows: &[Row]) -> Vec<Column<'_>> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+    let mut columns: Vec<Column> = Vec::new();
+    if rows.iter().any(|row| row.fid.is_some()) {
+        let fid = move |row: &Row| or_dash(row.fid.map(|fid| format!("{fid:.2}")));
+        columns.push(("FID", Box::new(fid)));
+    }
+    if rows.iter().any(|row| published(row).is_some()) {
+        let theirs = move |row: &Row| {
+            or_dash(published(row).map(|(one, value)| format!("{value:.2}{}", one.doubt())))
+        };
+        let gap = move |row: &Row| {
+            or_dash(published(row).map(|(_, value)| signed(row.robust.percent() - value)))
+        };
+        columns.push((PUBLISHED, Box::new(theirs)));
+        columns.push(("diff.", Box::new(gap)));
+    }
+    columns
+}
+
+fn published(row: &Row) -> Option<(&Reference, f64)> {
+    let reference = row.reference.as_ref()?;
+    Some((reference, reference.robust?))
+}
+
+/// The heading of published robust accuracies.
+const PUBLISHED: &str = "published %";
 
 /// The leaderboard for a terminal of `width` columns (80 where unknown). Intervals shrink to `±`
 /// and words are cut before a line is longer than that.
@@ -141,8 +175,19 @@ pub fn terminal(rows: &[Row], width: usize) -> String {
         return "no results yet\n".to_owned();
     }
     let mut table = leaderboard(rows, accuracy);
+    let too_wide = |table: &Table| {
+        let least = widths(table).into_iter().enumerate();
+        let least = least.map(|(at, w)| if at < table.words { w.min(8) } else { w });
+        least.map(|w| w + 2).sum::<usize>() > width + 2
+    };
     if widths(&table).iter().map(|w| w + 2).sum::<usize>() > width + 2 {
         table = leaderboard(rows, accuracy_brief);
+    }
+    // What no longer fits stands in the report's files.
+    for heading in ["n", PUBLISHED, "FID", "diff."] {
+        if too_wide(&table) {
+            drop_column(&mut table, heading);
+        }
     }
     let widths = squeezed(&table, width);
     let mut text = String::new();
@@ -157,8 +202,24 @@ pub fn terminal(rows: &[Row], width: usize) -> String {
     for line in &table.body {
         push_line(&mut text, line, &widths, table.words);
     }
-    text.push_str("Brackets and ±: 95% Wilson interval.\n");
+    text.push_str("Brackets and ±: 95% Wilson interval.");
+    text.push_str(doubtful(&table));
+    text.push('\n');
     text
+}
+
+/// What a `?` in the table means, if one is there.
+fn doubtful(table: &Table) -> &'static str {
+    let any = table.body.iter().flatten().any(|cell| cell.ends_with('?'));
+    if any { " ?: not checked against its source." } else { "" }
+}
+
+fn drop_column(table: &mut Table, heading: &str) {
+    let found = (table.words..table.header.len()).find(|at| table.header[*at] == heading);
+    if let Some(at) = found {
+        table.header.remove(at);
+        table.body.iter_mut().for_each(|line| drop(line.remove(at)));
+    }
 }
 
 fn widths(table: &Table) -> Vec<usize> {
@@ -228,7 +289,11 @@ pub fn markdown(rows: &[Row]) -> String {
         let _ = write!(text, "All rows: {}.\n\n", table.shared.join(", "));
     }
     text.push_str(&markdown_lines(&table));
-    text.push_str("\nBrackets: 95% Wilson interval; n: evaluated examples.\n");
+    let _ = writeln!(
+        text,
+        "\nBrackets: 95% Wilson interval; n: evaluated examples.{}",
+        doubtful(&table)
+    );
     text
 }
 

@@ -14,7 +14,7 @@ use crate::{
 use super::{
     canvas, figures, html,
     input::Input,
-    latex, pgfplots, picture,
+    latex, overfit, pgfplots, picture,
     pivot::{self, Pivot},
     plot::Figure,
     table,
@@ -40,7 +40,7 @@ pub struct Written {
 /// If `out` cannot be written to, or an image's bytes do not fit its size.
 pub fn write(input: &Input, out: &Path) -> Result<Written> {
     let figures = figures::all(input)?;
-    let pivots = pivot::tables(&input.rows, input.pivot.as_ref())?;
+    let pivots = pivot::tables(&input.rows, &input.layout)?;
     let mut folder = Folder::open(out)?;
     let page = html::page(input, &figures, &pivots)?;
     for figure in &figures {
@@ -58,7 +58,8 @@ pub fn write(input: &Input, out: &Path) -> Result<Written> {
             .entry(&format!("robustbench/{:03}.json", at + 1), &Entry::of(row, &footnote(row)))?;
     }
     let board = table::leaderboard(&input.rows, table::accuracy);
-    let tex = latex::tables(&board, &pivots, &input.suite, input.small_scale);
+    let overfit = overfit::table(&input.rows);
+    let tex = latex::tables(&board, &pivots, overfit.as_ref(), (&input.suite, input.small_scale));
     folder.write("tables.tex", tex.as_bytes())?;
     folder.write("leaderboard.md", leaderboard_markdown(input).as_bytes())?;
     for (name, writer) in [
@@ -208,7 +209,7 @@ fn leaderboard_markdown(input: &Input) -> String {
 }
 
 fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
-    let mut text = format!("# {}\n\n", table::escape(&input.suite));
+    let mut text = format!("# {}\n\n", table::escape(input.title()));
     if input.small_scale {
         let _ = write!(text, "> **{SMALL}**\n\n");
     }
@@ -233,6 +234,10 @@ fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
     }
     if !pivots.is_empty() {
         let _ = write!(text, "\n## Tables\n\n{}", pivot::markdown(pivots));
+    }
+    if let Some(table) = overfit::table(&input.rows) {
+        let lines = table::markdown_lines(&table);
+        let _ = write!(text, "\n**{}**\n\n{lines}\n{}\n", overfit::TITLE, overfit::NOTE);
     }
     if !figures.is_empty() {
         text.push_str("\n## Figures\n\n");

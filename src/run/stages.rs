@@ -1,8 +1,9 @@
 //! The real stages behind `exec`: job and inputs in, files out.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
 use serde_json::{Value, json};
+use tch::{Device, Tensor};
 
 use crate::{
     data::{Dataset, find, generated, spec::Source},
@@ -10,7 +11,8 @@ use crate::{
     digest::hash_file,
     error::{AtPath, Error, Result},
     evaluate::{
-        self,
+        self, Place, Protocol,
+        journal::{image_files, read_images},
         spec::{Checkpoint, EvaluateSpec},
     },
     leaderboard::records::write_parquet,
@@ -150,11 +152,64 @@ fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classif
     load_classifier(&artifact.file(name), Some(&network.arch), &network.dataset, task.device)
 }
 
+/// Attacked images that an evaluation keeps for its report.
+const EXAMPLES: usize = 6;
+
+/// Writes `examples.safetensors`: a few clean images, what attacks made of them, and the class that
+/// the model sees in the result. Nothing is selected: they are the first that were broken.
+fn examples(
+    task: &Task<'_>,
+    spec: &EvaluateSpec,
+    model: &dyn Classifier,
+    data: &Dataset,
+) -> Result<()> {
+    let mut found: Vec<(u64, Tensor)> = Vec::new();
+    for file in image_files(task.work)? {
+        let (indices, images) = read_images(&file)?; // [n,3,h,w]
+        found.extend(
+            indices.into_iter().enumerate().map(|(at, index)| (index, images.get(at as i64))),
+        );
+    }
+    found.sort_by_key(|(index, _)| *index);
+    found.dedup_by_key(|(index, _)| *index);
+    found.truncate(EXAMPLES);
+    let rows: Vec<usize> =
+        found.iter().map(|(index, _)| (index - spec.data.skip) as usize).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let images: Vec<&Tensor> = found.iter().map(|(_, image)| image).collect();
+    let adversarial = Tensor::stack(&images, 0); // [n,3,h,w]
+    let _guard = tch::no_grad_guard();
+    let seen = model.logits(&adversarial.to_device(task.device)).argmax(1, false);
+    let words = |words: Vec<i64>| Tensor::from_slice(&words);
+    let tensors = [
+        ("index", words(found.iter().map(|(index, _)| *index as i64).collect())),
+        ("label", words(rows.iter().map(|row| i64::from(data.labels[*row])).collect())),
+        ("prediction", seen.to_device(Device::Cpu)),
+        ("clean", data.images(&rows, Device::Cpu)),
+        ("adversarial", adversarial),
+    ];
+    let path = task.out.join("examples.safetensors");
+    Tensor::write_safetensors(&tensors, &path)
+        .map_err(|error| Error::in_file(&path, format!("cannot be written: {error}")))
+}
+
 fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
     let data = images(task, &spec.data)?;
     let model = classifier(task, spec.checkpoint)?;
     let &Task { device, work, out, progress, .. } = task;
-    let evaluation = evaluate::run(spec, &*model, &data, device, work, progress)?;
+    let place = Place {
+        device,
+        work,
+        progress,
+        model_identity: "",
+        save_images: false,
+        samples: EXAMPLES,
+        helpers: Mutex::default(),
+    };
+    let evaluation = evaluate::run_in(spec, &Protocol::default(), &*model, &data, &place)?;
+    examples(task, spec, &*model, &data)?;
     let records: Vec<_> = evaluation.records.iter().map(Into::into).collect();
     write_parquet(&out.join("records.parquet"), &records)?;
     let path = out.join("evaluation.json");

@@ -12,6 +12,7 @@ pub mod inherit;
 pub mod problem;
 pub mod reader;
 pub mod reference;
+pub mod report;
 pub mod scale;
 pub mod schema;
 pub mod settings;
@@ -33,6 +34,7 @@ use crate::{
         problem::suggestion,
         reader::Reader,
         reference::Reference,
+        report::Layout,
         scale::Scale,
         settings::{Given, Origin, Setting, Settings},
         table::FIELDS,
@@ -72,7 +74,7 @@ pub struct Suite {
     /// Which cells there are.
     pub axes: Axes,
     /// The `report:` section, for the report alone.
-    pub report: serde_json::Value,
+    pub report: Layout,
     /// The `reference:` section: published numbers to compare with.
     pub reference: Vec<Reference>,
     /// The `ci:` section: thresholds for `gauntlet check`.
@@ -134,7 +136,7 @@ impl Suite {
             threats: Vec::new(),
             base: Vec::new(),
             axes: Axes::default(),
-            report: serde_json::Value::Null,
+            report: Layout::default(),
             reference: Vec::new(),
             ci: Thresholds::default(),
             scale: None,
@@ -160,7 +162,7 @@ impl Suite {
                     self.axes.read(&entry.value, reader);
                 }
                 "seeds" => self.seeds = axes::seeds(&entry.value, reader),
-                "report" => self.report = entry.value.to_json(),
+                "report" => self.report = report::read(&entry.value, reader),
                 "reference" => self.reference = reference::read(&entry.value, reader),
                 "ci" => self.ci = ci::read(&entry.value, reader),
                 _ => reader.section(entry, "", &mut own),
@@ -246,6 +248,9 @@ impl Suite {
 
     fn check(&self, reader: &mut Reader) {
         self.axes.check(reader);
+        let argued = self.base.iter().filter(|given| given.setting.origin == Origin::Argument);
+        let argued: Vec<usize> = argued.map(|given| given.field).collect();
+        self.report.check(&self.axes, &argued, reader);
         let varied = |field| self.axes.fields().any(|axis| axis.field == field);
         for (position, field) in FIELDS.iter().enumerate() {
             let given = self.base.iter().any(|given| given.field == position) || varied(position);

@@ -26,10 +26,7 @@ pub fn schema() -> Value {
             json!({"type": "array", "description": "seeds of training: several are an axis",
             "items": {"anyOf": [count(0, u64::MAX), {"$ref": "#/definitions/labelled"}]}}),
         ),
-        (
-            "report",
-            json!({"type": "object", "description": "title, x, rows, columns of the report"}),
-        ),
+        ("report", report()),
         ("reference", reference()),
         ("ci", ci()),
     ] {
@@ -201,6 +198,26 @@ fn axes() -> Value {
                 {"type": "object", "properties": include, "additionalProperties": false}},
             "exclude": {"type": "array", "items":
                 {"type": "object", "properties": exclude, "additionalProperties": false}},
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn report() -> Value {
+    let axes =
+        json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
+    let quantity = json!({"enum": ["clean", "robust"]});
+    json!({
+        "type": "object",
+        "description": "how the report is laid out",
+        "properties": {
+            "title": {"type": "string", "description": "the report's heading"},
+            "x": {"description": "axes that accuracy is plotted against; all unless given", "anyOf": axes["anyOf"]},
+            "rows": {"description": "axes down the tables", "anyOf": axes["anyOf"]},
+            "columns": {"description": "the axis across the tables; threat models unless given", "type": "string"},
+            "values": {"description": "accuracies that the tables show",
+                "anyOf": [quantity, {"type": "array", "items": quantity}]},
+            "fid": {"description": "`filters`, or an Inception network's TorchScript file: measures FID of the generated sets", "type": "string"},
         },
         "additionalProperties": false,
     })

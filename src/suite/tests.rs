@@ -171,6 +171,29 @@ fn references_and_thresholds_are_checked() {
 }
 
 #[test]
+fn the_report_names_axes_that_exist() {
+    let with = |more: &str, overrides: &[&str]| parse(&format!("{GOOD}{more}"), overrides);
+    let good = "report: {title: A, x: [sampler.steps, train.batch], rows: train.loss, columns: threat, values: [clean, robust], fid: filters}\n";
+    let layout = with(good, &[]).unwrap().report;
+    assert_eq!((layout.title.as_deref(), layout.columns.as_deref()), (Some("A"), Some("threat")));
+    assert_eq!((layout.x.len(), layout.rows.as_slice()), (2, &["train.loss".to_owned()][..]));
+    // What the command line fixes is no mistake of the suite.
+    assert!(with("report: {x: sampler.steps}\n", &["sampler.steps=5"]).is_ok());
+    let bad = "report:\n  titel: A\n  x: [sampler.step, train.beta]\n  rows: threat\n  columns: threat\n  values: robst\n  fid: []\n";
+    let error = with(bad, &[]).unwrap_err().to_string();
+    for part in [
+        "s.yaml:20:3: report.titel: unknown key: did you mean `title`?",
+        "s.yaml:21:7: report.x: `sampler.step` is no axis of this suite: did you mean `sampler.steps`?",
+        "s.yaml:21:21: report.x: `train.beta` is no axis",
+        "s.yaml:23:12: report.columns: `threat` already stands in `rows`",
+        "report.values: `robst` is unknown",
+        "report.fid: a list of 0 does not fit",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn a_zip_may_repeat_values_but_not_combinations() {
     let with = |steps: &str, counts: &str| {
         parse(
