@@ -137,6 +137,15 @@ fn hostile() -> report::Input {
     input.suite = attack.into();
     input.description = attack.into();
     input.command = attack.into();
+    input.layout.title = Some(attack.into());
+    input.provenance[0].log = attack.into();
+    input.rows[0].reference = Some(gauntlet::leaderboard::row::Reference {
+        clean: None,
+        robust: Some(50.0),
+        fid: None,
+        source: attack.into(),
+        certainty: attack.into(),
+    });
     input.grids[0].title = attack.into();
     input.grids[0].images[0].label = format!("\" onerror=\"console.error('ran')\" {attack}");
     input.curves[0].title = attack.into();
@@ -159,6 +168,16 @@ fn hostile_words_from_data_stay_words() {
     let text = fs::read_to_string(&page).unwrap();
     assert!(!text.contains("<script>console") && !text.contains("<img src=x"));
     assert_eq!(text.matches("<script>").count(), 1);
+    // Nor does anything act in the files beside it.
+    for item in fs::read_dir(folder.path().join("plots")).unwrap() {
+        let path = item.unwrap().path();
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        let kind = path.extension().unwrap().to_str().unwrap();
+        assert!(kind == "png" || !text.contains("<script>"), "{}", path.display());
+    }
+    let markdown = fs::read_to_string(folder.path().join("report.md")).unwrap();
+    let shown = |line: &&str| !line.starts_with("    ");
+    assert!(!markdown.lines().filter(shown).any(|line| line.contains("<script>")), "{markdown}");
 }
 
 #[test]

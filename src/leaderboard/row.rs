@@ -152,6 +152,8 @@ pub fn axes(rows: &[Row]) -> Vec<String> {
 
 /// An axis name as tables show it: its last component, or the last two where that is ambiguous.
 pub fn short_axis<'a>(axis: &'a str, all: &[String]) -> &'a str {
+    // A count is called by what it counts.
+    let axis = axis.strip_suffix(".count").unwrap_or(axis);
     let tail = |name: &'a str, parts: usize| -> &'a str {
         name.rmatch_indices('.').nth(parts - 1).map_or(name, |(at, _)| &name[at + 1..])
     };
@@ -198,6 +200,7 @@ mod tests {
             .map(str::to_owned)
             .to_vec();
         let short: Vec<_> = all.iter().map(|axis| short_axis(axis, &all)).collect();
+        assert_eq!(short_axis("generated.count", &all), "generated");
         assert_eq!(short, ["generate.steps", "attack.steps", "beta", "seed"]);
     }
 

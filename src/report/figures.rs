@@ -37,7 +37,7 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
         let fid = (Scale::Linear, "fid", "Fréchet inception distance (FID)");
         figures.extend(relation(rows, fid, |row| row.fid));
         let minutes = |row: &Row| Some(row.total_seconds() / 60.0).filter(|cost| *cost > 0.0);
-        let cost = (Scale::Log, "cost", "generate + train + evaluate (minutes)");
+        let cost = (Scale::Log, "cost", "cost: generate + train + evaluate (minutes)");
         figures.extend(relation(rows, cost, minutes));
     }
     figures.extend(input.curves.iter().enumerate().map(|(at, curve)| learning(at, curve)));
@@ -295,7 +295,10 @@ fn relation(
     let spread = values.iter().any(|value| (value - values[0]).abs() > 1e-9);
     spread.then(|| Figure {
         name: format!("accuracy-by-{file}"),
-        title: format!("Robust accuracy against {}", label.split(" (").next().unwrap_or(label)),
+        title: format!(
+            "Robust accuracy against {}",
+            label.split([':', '(']).next().unwrap_or(label).trim_end()
+        ),
         caption: "Bars: 95% Wilson intervals.".into(),
         // Where they span much, as `wide` says.
         x: axis(label, if scale(&values) == Scale::Log { wide } else { Scale::Linear }),

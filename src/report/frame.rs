@@ -50,7 +50,8 @@ impl Mapping {
                 Self { low: -0.5, high, zero: None, log: false, ticks }
             }
             Scale::Percent => {
-                Self { low: 0.0, high: 100.0, zero: None, log: false, ticks: ticks(0.0, 100.0, 5) }
+                let ticks = ticks(0.0, 100.0, room);
+                Self { low: 0.0, high: 100.0, zero: None, log: false, ticks }
             }
             Scale::Linear => Self::linear(values, room),
             Scale::Log => Self::log(values, room),
@@ -106,8 +107,9 @@ impl Frame {
         let mut xs: Vec<f64> = points().flat_map(|p| along(p, p.x, named)).collect();
         xs.extend(figure.bars.iter().flat_map(|bar| [bar.from, bar.to]));
         let ys: Vec<f64> = points().flat_map(|p| along(p, p.y, !named)).collect();
-        let x = Mapping::of(&figure.x, &xs, 5);
-        let y = Mapping::of(&figure.y, &ys, 5);
+        let x = Mapping::of(&figure.x, &xs, if named { 4 } else { 5 });
+        // A logarithmic axis of measured values has round ticks, one of settings has the settings.
+        let y = Mapping::of(&figure.y, &ys, if figure.y.scale == Scale::Log { 0 } else { 5 });
         let labels = match figure.names() {
             Some(names) => names.iter().map(|name| measure(name)).max().unwrap_or(0),
             None => 62 + y.ticks.iter().map(|tick| measure(&brief(*tick))).max().unwrap_or(0),

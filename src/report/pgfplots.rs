@@ -110,9 +110,9 @@ pub fn tex(figure: &Figure) -> String {
         // A thick line from `from` to `to`: the error bar of an invisible mark.
         let _ = write!(
             text,
-            "\\addplot+[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}, forget plot, only \
-             marks, mark=none, color={colour}, error bars/.cd, x dir=plus, x explicit, error bar \
-             style={{line width=7pt}}, error mark=none] table \
+            "\\addplot[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}, forget plot, \
+             draw=none, mark=none, error bars/.cd, x dir=plus, x explicit, error mark=none, error \
+             bar style={{draw={colour}, line width=7pt}}] table \
              [col sep=comma, x=at, y=y, x error plus=plus] {{\\gauntletdata/{file}.csv}};\n\
              \\addlegendimage{{area legend, fill={colour}, draw=none}}\n{}",
             entry(label),
@@ -124,22 +124,31 @@ pub fn tex(figure: &Figure) -> String {
 }
 
 fn options(figure: &Figure) -> Vec<String> {
+    let longest = figure.legend().iter().map(|key| key.label.chars().count()).max().unwrap_or(0);
+    let columns = if longest > 18 { 1 } else { 2 };
     let mut options = vec![
-        "  width=3.25in, unbounded coords=discard".to_owned(),
+        "  unbounded coords=discard".to_owned(),
         format!("  xlabel={{{}}}", escape(&figure.x.label)),
         format!("  ylabel={{{}}}", escape(&figure.y.label)),
         "  grid=major, grid style={gray!20}".to_owned(),
         "  legend style={font=\\footnotesize, draw=none, at={(0.5,1.03)}, anchor=south}".to_owned(),
-        "  legend columns=2".to_owned(),
+        format!("  legend cell align=left, legend columns={columns}"),
     ];
     if let Scale::Names(names) = &figure.y.scale {
         let ticks: Vec<_> = (0..names.len()).map(|at| at.to_string()).collect();
         let labels: Vec<_> = names.iter().map(|name| format!("{{{}}}", escape(name))).collect();
         options.push(format!("  ytick={{{}}}", ticks.join(",")));
         options.push(format!("  yticklabels={{{}}}", labels.join(",")));
-        options.push("  y dir=reverse".to_owned());
+        // The names take half of a column.
+        options.push("  y dir=reverse, scale only axis, width=1.3in".to_owned());
+        options.push(
+            "  tick label style={font=\\scriptsize}, ylabel style={font=\\scriptsize}".to_owned(),
+        );
         options.push(format!("  ymin=-0.7, ymax={}", names.len() as f64 - 0.3));
-        options.push(format!("  height={:.2}in", 0.9 + 0.22 * names.len() as f64));
+        options.push(format!("  height={:.2}in", 0.2 + 0.2 * names.len() as f64));
+    }
+    if figure.names().is_none() {
+        options.push("  width=3.25in".to_owned());
     }
     if figure.x.scale == Scale::Percent {
         options.push("  xmin=0, xmax=100".to_owned());
@@ -150,6 +159,9 @@ fn options(figure: &Figure) -> Vec<String> {
         values.sort_by(f64::total_cmp);
         values.dedup();
         options.push("  xmode=log".to_owned());
+        if values.len() > 6 {
+            return options;
+        }
         let ticks: Vec<_> = values.iter().map(|value| shown(figure, *value).to_string()).collect();
         let labels: Vec<_> = values.iter().map(|value| brief(*value)).collect();
         options.push(format!("  xtick={{{}}}", ticks.join(",")));

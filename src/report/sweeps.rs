@@ -21,9 +21,9 @@ pub(super) fn sweeps(rows: &[Row], groups: &[Group], wanted: &[String]) -> Vec<F
     let varying = varying(rows);
     let numeric =
         |axis: &str| rows.iter().filter_map(|row| row.axis(axis)).all(|v| number(v).is_some());
-    let asked = |axis: &&String| wanted.is_empty() || wanted.contains(*axis);
+    let asked = if wanted.is_empty() { &varying } else { wanted };
     let mut figures = Vec::new();
-    for axis in varying.iter().filter(|axis| !is_seed(axis)).filter(asked) {
+    for axis in asked.iter().filter(|axis| !is_seed(axis) && varying.contains(axis)) {
         if numeric(axis) {
             figures.push(sweep(axis, rows, groups, &varying));
             figures.extend(distances(axis, rows, groups, &varying));
@@ -130,6 +130,22 @@ fn choices(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Op
     })
 }
 
+/// The axes beside `name` that a group says nothing about.
+fn lacks<'a>(group: &Group, name: &str, varying: &'a [String]) -> Vec<&'a String> {
+    let known = |axis: &String| group.axes.iter().any(|(own, _)| own == axis);
+    varying.iter().filter(|axis| *axis != name && !is_seed(axis) && !known(axis)).collect()
+}
+
+/// Whether two groups differ in nothing but axis `name` and what the first says nothing about.
+fn agrees(a: &Group, b: &Group, name: &str, varying: &[String]) -> bool {
+    let value = |group: &Group, axis: &String| {
+        group.axes.iter().find(|(own, _)| own == axis).map(|(_, value)| value.clone())
+    };
+    let same = |axis: &String| value(a, axis).is_none_or(|own| Some(own) == value(b, axis));
+    (a.threat == b.threat && a.dataset == b.dataset)
+        && varying.iter().filter(|axis| *axis != name && !is_seed(axis)).all(same)
+}
+
 /// Where a group stands on a numeric axis.
 fn place(group: &Group, name: &str) -> Option<f64> {
     group.axes.iter().find(|(axis, _)| axis == name).and_then(|(_, value)| number(value))
@@ -148,7 +164,7 @@ pub(super) fn axis_label(name: &str, varying: &[String]) -> String {
     let short = short_axis(name, varying);
     if name.contains("sampler") && name.ends_with("steps") {
         "sampler steps".to_owned()
-    } else if name.ends_with("generated") {
+    } else if name.ends_with("generated") || name == "generated.count" {
         "generated training images".to_owned()
     } else if name.ends_with("epochs") {
         "training epochs".to_owned()
@@ -158,9 +174,28 @@ pub(super) fn axis_label(name: &str, varying: &[String]) -> String {
 }
 
 pub(super) fn sweep(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Figure {
+    let (whole, partial): (Vec<&Group>, Vec<&Group>) = groups
+        .iter()
+        .filter(|group| place(group, name).is_some())
+        .partition(|group| lacks(group, name, varying).is_empty());
     let mut lines: Vec<(String, Vec<(f64, &Group)>)> = Vec::new();
-    for group in groups {
+    for (group, joins) in
+        whole.into_iter().map(|g| (g, false)).chain(partial.into_iter().map(|g| (g, true)))
+    {
         let Some(x) = place(group, name) else { continue };
+        // A cell that lacks an axis (no sampler ran without generated images) begins every line
+        // that it agrees with.
+        let mut joined = false;
+        for (_, points) in lines
+            .iter_mut()
+            .filter(|(_, points)| joins && agrees(group, points[0].1, name, varying))
+        {
+            points.push((x, group));
+            joined = true;
+        }
+        if joined {
+            continue;
+        }
         let label = others(group, name, rows, varying);
         match lines.iter_mut().find(|(known, _)| *known == label) {
             Some((_, points)) => points.push((x, group)),

@@ -182,10 +182,10 @@ fn the_report_names_axes_that_exist() {
     let bad = "report:\n  titel: A\n  x: [sampler.step, train.beta]\n  rows: threat\n  columns: threat\n  values: robst\n  fid: []\n";
     let error = with(bad, &[]).unwrap_err().to_string();
     for part in [
-        "s.yaml:20:3: report.titel: unknown key: did you mean `title`?",
-        "s.yaml:21:7: report.x: `sampler.step` is no axis of this suite: did you mean `sampler.steps`?",
-        "s.yaml:21:21: report.x: `train.beta` is no axis",
-        "s.yaml:23:12: report.columns: `threat` already stands in `rows`",
+        "s.yaml:21:3: report.titel: unknown key: did you mean `title`?",
+        "s.yaml:22:7: report.x: `sampler.step` is no axis of this suite: did you mean `sampler.steps`?",
+        "s.yaml:22:21: report.x: `train.beta` is no axis",
+        "s.yaml:24:12: report.columns: `threat` already stands in `rows`",
         "report.values: `robst` is unknown",
         "report.fid: a list of 0 does not fit",
     ] {
