@@ -155,7 +155,7 @@ fn measure() -> Result<()> {
     let all: Vec<usize> = (0..set.len()).collect();
     let (images, labels) = (set.images(&all, Device::Cpu), set.targets(&all, Device::Cpu));
     let examples: Vec<u64> = (0..count).collect();
-    let batch = Batch { images: &images, labels: &labels, examples: &examples };
+    let batch = Batch { images: &images, labels: &labels, examples: &examples, streams: &examples };
     println!(
         "{:<9} {:>9} {:>9} {:>9} {:>9} {:>6}  standing",
         "attack", "forwards", "backwards", "attack s", "passes s", "ratio"

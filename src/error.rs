@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
 };
 
@@ -54,6 +55,17 @@ impl Error {
             Self::Interrupted => 130,
         }
     }
+}
+
+/// What `work` gives. An [`Error`] that it unwound with, where it could not be returned (a model
+/// that fails in the middle of an attack), is returned; any other panic goes on.
+///
+/// # Errors
+/// As `work`.
+pub fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        Err(payload.downcast::<Error>().map_or_else(|other| resume_unwind(other), |error| *error))
+    })
 }
 
 /// Adds the path to an operating-system error.

@@ -122,7 +122,10 @@ impl Tally {
         let scale = 1.0 + z * z / n;
         let centre = (p + z * z / (2.0 * n)) / scale;
         let half = z / scale * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-        (100.0 * (centre - half).max(0.0), 100.0 * (centre + half).min(1.0))
+        // Exactly the ends, where rounding would miss them.
+        let low = if self.correct == 0 { 0.0 } else { (centre - half).max(0.0) };
+        let high = if self.correct == self.total { 1.0 } else { (centre + half).min(1.0) };
+        (100.0 * low, 100.0 * high)
     }
 }
 
@@ -152,5 +155,7 @@ mod tests {
         let (low, high) = Tally { correct: 6731, total: 10000 }.interval();
         assert!((low - 66.384_45).abs() < 1e-3 && (high - 68.222_25).abs() < 1e-3, "{low} {high}");
         assert_eq!(Tally { correct: 0, total: 0 }.interval(), (0.0, 100.0));
+        assert!(Tally { correct: 0, total: 64 }.interval().0 == 0.0);
+        assert!(Tally { correct: 64, total: 64 }.interval().1 == 100.0);
     }
 }

@@ -137,3 +137,66 @@ fn workers_do_not_change_records_and_a_curve_is_nested() {
     assert!(out("curve").join("curve.parquet").exists());
     assert_eq!(json(&verify(&out("curve")))["problems"], serde_json::json!([]));
 }
+
+/// The line that scripts rely on, with every flag, in both modes.
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn every_flag_of_the_contract_is_taken_and_every_key_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for (mode, suite) in [("strict", "custom"), ("reference", "custom"), ("strict", "rand")] {
+        let out = folder.path().join(format!("{mode}-{suite}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gauntlet"));
+        command.arg("evaluate").arg("--model").arg(shared().join("models/cifar_cnn_a_adv.model"));
+        command.args(["--arch", "cnn-a", "--data", "cifar10", "--data-dir"]);
+        command.arg(shared().join("data/cifar10"));
+        command.args(["--split", "test", "--skip", "3", "--examples", "5", "--norm", "linf"]);
+        command.args(["--eps", "8/255", "--suite", suite, "--mode", mode, "--seed", "1"]);
+        command.args(["--batch-size", "3", "--threads", "1", "--json", "--out"]).arg(&out);
+        if suite == "custom" {
+            command.args(["--attacks", "apgd-ce:3,fab-t:2,square:5"]);
+        }
+        let found = json(&command.output().unwrap());
+        assert_eq!(found["total"], 5, "{found}");
+        let count = |key: &str| found[key].as_u64().unwrap();
+        assert!(count("robust") <= count("clean") && count("clean") <= 5);
+        assert!(found["interval"][0].as_f64() < found["interval"][1].as_f64());
+        let last = if suite == "custom" { "square" } else { "apgd-dlr" };
+        assert_eq!(found["robust_after"][last], found["robust"], "{found}");
+        assert!(found["seconds"][last].is_number());
+        assert!(out.join("records.parquet").exists());
+    }
+}
+
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn interrupted_it_prints_the_bound_so_far_and_goes_on_to_the_same_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let mut long = BRIEFLY;
+    long[7] = "apgd-ce:40,square:4000";
+    let records = |out: &Path| fs::read(out.join("records.parquet")).unwrap();
+    let run = |out: &Path| {
+        let mut run = command(out, &long);
+        run.stdout(Stdio::piped()).stderr(Stdio::piped());
+        run.spawn().unwrap()
+    };
+    let child = run(&stopped);
+    let journal = stopped.join("state/journal.jsonl");
+    // Its first line says what the evaluation is; the others are finished batches.
+    let begun = || fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() > 1);
+    let patience = Instant::now();
+    while !begun() {
+        assert!(patience.elapsed() < Duration::from_secs(120), "no batch ends");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(asked.success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("so far: robust at most") && said.contains("/96"), "{said}");
+    assert!(!stopped.join("evaluation.json").exists() && output.stdout.is_empty());
+    json(&run(&stopped).wait_with_output().unwrap());
+    json(&run(&whole).wait_with_output().unwrap());
+    assert_eq!(records(&stopped), records(&whole));
+}

@@ -91,7 +91,7 @@ fn individual(name: &str, only: &[&str], first: usize, bits: bool) {
         let index = Tensor::from_slice(&rows);
         let (x, y) = (images.index_select(0, &index), labels.index_select(0, &index));
         let examples: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
-        let batch = Batch { images: &x, labels: &y, examples: &examples };
+        let batch = Batch { images: &x, labels: &y, examples: &examples, streams: &examples };
         let spec = settings(&golden, &attack, "standard");
         let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
         let found: Vec<i64> =
@@ -172,7 +172,7 @@ fn cascade(name: &str, first: usize, bits: bool) {
             let index = Tensor::from_slice(&rows);
             let (x, y) = (images.index_select(0, &index), labels.index_select(0, &index));
             let examples: Vec<u64> = chunk.iter().map(|&row| row as u64).collect();
-            let batch = Batch { images: &x, labels: &y, examples: &examples };
+            let batch = Batch { images: &x, labels: &y, examples: &examples, streams: &examples };
             let outcome = run(&spec, &*model, &batch, &Silent).unwrap();
             for (i, &row) in chunk.iter().enumerate().filter(|(i, _)| outcome.breaks[*i].is_some())
             {

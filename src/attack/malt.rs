@@ -91,7 +91,7 @@ mod tests {
             mode: Mode::Strict,
             seed: 0,
         };
-        let batch = Batch { images: &x, labels: &labels, examples: &[0] };
+        let batch = Batch { images: &x, labels: &labels, examples: &[0], streams: &[0] };
         let mut trial = Trial::begin(&spec, &model, &batch, &Silent).unwrap();
         let order = rank(&mut trial, &[0]).unwrap();
         assert_eq!(Vec::<i64>::try_from(order.get(0)).unwrap(), [2, 1, 3]);

@@ -56,6 +56,22 @@ pub enum Kind {
     Pma,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ApgdCe => "apgd-ce",
+            Self::ApgdDlr => "apgd-dlr",
+            Self::ApgdTargeted => "apgd-t",
+            Self::Fab => "fab",
+            Self::FabTargeted => "fab-t",
+            Self::Square => "square",
+            Self::Pgd => "pgd",
+            Self::Malt => "malt",
+            Self::Pma => "pma",
+        })
+    }
+}
+
 /// Where random numbers come from and what counts as broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -114,8 +130,11 @@ pub struct Batch<'a> {
     pub images: &'a Tensor,
     /// Labels `[b]`, `Int64`.
     pub labels: &'a Tensor,
-    /// What names each example in messages and random streams: its index in the data set.
+    /// What names each example in messages: its index in the data set.
     pub examples: &'a [u64],
+    /// What names each example's random stream: a digest of its image, so that the order of the
+    /// examples does not matter.
+    pub streams: &'a [u64],
 }
 
 /// When an attack broke an example.

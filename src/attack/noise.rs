@@ -27,8 +27,8 @@ impl Noise {
             }
             Mode::Strict => {
                 let name = format!("{:?}", spec.kind);
-                let stream = |example: &u64| Stream::new(spec.seed, &name, *example);
-                Self::Own(batch.examples.iter().map(stream).collect())
+                let stream = |of: &u64| Stream::new(spec.seed, &name, *of);
+                Self::Own(batch.streams.iter().map(stream).collect())
             }
         }
     }

@@ -205,9 +205,10 @@ impl<'a> Trial<'a> {
                 .expect("one flag a row");
         let Some(position) = bad.iter().position(|bad| *bad) else { return Ok(()) };
         Err(Error::Numerics(format!(
-            "the model's logits for example {} are not finite (attack {:?}); check the weights and \
-             the input normalisation",
-            self.batch.examples[rows[position]], self.spec.kind
+            "the model's logits for example {} are not finite under {}, after {} passes, though they \
+             are on the clean image: look for roots, logarithms and divisions that perturbed images \
+             reach",
+            self.batch.examples[rows[position]], self.spec.kind, self.forward[rows[position]]
         )))
     }
 

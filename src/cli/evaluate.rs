@@ -22,20 +22,41 @@ use crate::{
     digest::hash_file,
     error::{AtPath, Error, Result},
     evaluate::{
-        self, Aim, Place, Protocol,
+        self, Aim, Place, Protocol, probe,
         range::Range,
         size::automatic,
         spec::{
             AttackName, AttackSpec, Checkpoint, EvalMode, EvaluateSpec, published, resolve_suite,
         },
     },
-    net::{Classifier, load::load_classifier},
+    net::{Classifier, load::load_classifier_for},
     threat::{Norm, ThreatModel},
     units::Epsilon,
 };
 
 /// Measures robust accuracy by AutoAttack or a cascade of your own.
+///
+/// Prints how many examples stay right under every attack, with a 95% interval, and warns of what
+/// makes a figure too high: random or softmax outputs, gradients that vanish, models that optimise
+/// or normalise by the batch at test time, another input range, mixed-up labels.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  gauntlet evaluate --model model.pt --data cifar10 --eps 8/255 --out run
+  gauntlet evaluate --model wrn.pt --arch wrn-28-10-swish --norm l2 --eps 0.5 --out run
+  gauntlet evaluate --model model.pt --suite quick --examples 1000 --json --out ci
+  gauntlet evaluate --model model.pt --eps 2/255,4/255,8/255 --out curve
+  gauntlet evaluate --model m.pt --suite custom --attacks apgd-ce:50,square:1000:2 --out run
+
+DIR holds records.parquet (one row for each example), evaluation.json, and what an
+interrupted evaluation resumes from: the same command goes on where it stopped.
+
+--mode reference repeats AutoAttack bit for bit on one thread, where the kernels are
+the same: recordings of another CPU need ATEN_CPU_CAPABILITY=avx2 and
+ONEDNN_MAX_CPU_ISA=AVX2 in the environment of both programs.
+
+Exit codes: 0 done, 1 the model gave no finite numbers, 2 bad input, 3 the system
+refused a file, 130 interrupted (the bound so far is printed, the state is saved).")]
 pub struct Args {
     /// The classifier: a TorchScript program, a checkpoint, or weights of gauntlet.
     #[arg(long, value_name = "FILE")]
@@ -66,7 +87,7 @@ pub struct Args {
     norm: Norm,
     /// The bound, for images in [0, 1]: a fraction like 8/255 or a decimal. Several, as in
     /// 2/255,4/255,8/255, give a curve: what breaks within a smaller bound breaks within a larger.
-    #[arg(long, default_value = "8/255", value_delimiter = ',')]
+    #[arg(long, default_value = "8/255", value_delimiter = ',', allow_hyphen_values = true)]
     eps: Vec<Epsilon>,
     /// The cascade: standard, plus, rand; malt, pma, pma+ (strong and cheaper); quick (for CI, an
     /// upper bound); or custom with --attacks.
@@ -100,12 +121,13 @@ pub struct Args {
     /// Seed of the attacks.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Examples attacked at once; by the model's speed and memory if not given.
-    #[arg(long, value_name = "N")]
+    /// Examples attacked at once; by the model's speed and memory if not given (reference mode:
+    /// 250, as AutoAttack does).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch_size: Option<u64>,
     /// Threads in all; all cores if not given.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    threads: Option<u64>,
     /// How many of the threads attack batches of their own; the others help within a batch. All of
     /// them if not given (one in reference mode and on a GPU).
     #[arg(long, value_name = "N")]
@@ -146,21 +168,25 @@ pub fn run(args: &Args) -> Result<()> {
     let range = Range::of(args.bounds.as_deref(), args.mean.as_deref(), args.std.as_deref())?;
     let (data, source) = data::resolve(&args.source(), &data::roots(args.data_dir.as_deref()))?;
     let load = || {
-        let model = load_classifier(&args.model, args.arch.as_deref(), &args.data, device)?;
+        let told = (args.arch.as_deref(), &*args.data);
+        let size = (data.size.0 as i64, data.size.1 as i64);
+        let model = load_classifier_for(&args.model, told, size, device)?;
         Ok(match &range {
             Some(range) => range.wrap(model),
             None => model,
         })
     };
-    let threads = args.threads.unwrap_or_else(device::cores).max(1);
-    let workers = args.workers(threads, device, data.len())?;
-    device::set_threads(threads / workers);
+    let threads = args.threads.map_or_else(device::cores, |threads| threads as usize);
+    device::set_threads(threads);
     let model = load()?;
+    let mut spec = args.spec(source, &*model)?;
+    probe::probe(&*model, &data, device, args.batch_size)?;
+    let workers = args.workers(threads, device, (&spec, data.len()))?;
+    device::set_threads(threads / workers);
     let helpers = (1..workers).map(|_| load()).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).at(&args.out)?;
     let work = args.out.join("state");
-    let batch = args.batch(&*model, &data, (device, workers), &work)?;
-    let spec = args.spec(source, &*model, batch)?;
+    spec.batch = args.batch(&*model, &data, (device, workers), &work)?;
     let watch = Watch::begin(args.json)?;
     let place = Place {
         device,
@@ -224,19 +250,20 @@ impl Args {
         })
     }
 
-    /// How many threads attack batches of their own. One libtorch thread for each: small networks
-    /// gain more from that than from sharing an image, and results then depend on neither.
-    fn workers(&self, threads: usize, device: Device, examples: usize) -> Result<usize> {
+    /// How many threads attack batches of their own.
+    fn workers(
+        &self,
+        threads: usize,
+        device: Device,
+        (spec, examples): (&EvaluateSpec, usize),
+    ) -> Result<usize> {
         match (self.workers, self.mode) {
             (Some(0), _) => Err(Error::input("--workers 0: expected at least 1")),
             (Some(2..), ModeName::Reference) => Err(Error::input(
                 "--workers goes with strict mode: AutoAttack's own ways share one random generator",
             )),
             (Some(workers), _) => Ok(workers.min(threads)),
-            (None, ModeName::Reference) => Ok(1),
-            (None, ModeName::Strict) if device.is_cuda() => Ok(1),
-            // More workers than batches would stand idle.
-            (None, ModeName::Strict) => Ok(threads.min(examples.div_ceil(32)).max(1)),
+            (None, _) => Ok(evaluate::how_many(spec, examples, threads, device)),
         }
     }
 
@@ -251,6 +278,9 @@ impl Args {
         if let Some(batch) = self.batch_size {
             return Ok(batch);
         }
+        if matches!(self.mode, ModeName::Reference) {
+            return Ok(AUTOATTACK); // its random numbers depend on it
+        }
         let path = work.join("batch");
         let known = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
         if let Some(batch) = known {
@@ -264,7 +294,8 @@ impl Args {
         Ok(batch)
     }
 
-    fn spec(&self, data: Source, model: &dyn Classifier, batch: u64) -> Result<EvaluateSpec> {
+    /// The evaluation, but for its batch.
+    fn spec(&self, data: Source, model: &dyn Classifier) -> Result<EvaluateSpec> {
         let attacks = match (self.suite.as_str(), &self.attacks) {
             ("custom", Some(list)) => custom(list, model.classes())?,
             ("custom", None) => {
@@ -281,6 +312,9 @@ impl Args {
         };
         let largest = self.eps.iter().max_by(|a, b| a.value().total_cmp(&b.value()));
         let epsilon = *largest.ok_or_else(|| Error::input("--eps needs a bound"))?;
+        if let Some(bad) = self.eps.iter().find(|epsilon| epsilon.value() <= 0.0) {
+            return Err(Error::input(format!("--eps {bad}: expected a bound above 0")));
+        }
         Ok(EvaluateSpec {
             data,
             threat: ThreatModel { norm: self.norm, epsilon },
@@ -291,11 +325,14 @@ impl Args {
                 ModeName::Reference => EvalMode::Reference,
             },
             checkpoint: Checkpoint::Best,
-            batch,
+            batch: 0,
             seed: self.seed,
         })
     }
 }
+
+/// AutoAttack's own batch.
+const AUTOATTACK: u64 = 250;
 
 /// `apgd-ce,fab-t:50,square:1000:2,malt:50:1:4`.
 fn custom(list: &str, classes: i64) -> Result<Vec<AttackSpec>> {

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Result, caught};
 
 /// Adversarial robustness, declared in a suite and carried out from end to end.
 #[derive(Debug, Parser)]
@@ -86,7 +86,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     crate::device::keep_memory();
-    match dispatch(cli.command) {
+    match caught(|| dispatch(cli.command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");

@@ -12,11 +12,22 @@ use crate::{
     error::{AtPath, Error, Result},
     evaluate::{self, journal::image_files, verify::Verification},
     leaderboard::records::read_parquet,
-    net::load::load_classifier,
+    net::load::load_classifier_for,
 };
 
 /// Re-checks, by forward passes alone, that each break an evaluation claims holds.
+///
+/// Labels and hashes come from the data, predictions, norms and counts are computed anew: nothing
+/// in the records is believed.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  gauntlet evaluate --model model.pt --eps 8/255 --save-images --out run
+  gauntlet verify run
+  gauntlet verify run --json | jq .held
+
+Exit codes: 0 every claim holds, 1 some do not (each is named), 2 bad input, such as
+another model or other images, 3 the system refused a file.")]
 pub struct Args {
     /// The folder that `evaluate --save-images --out` wrote.
     #[arg(value_name = "EVALUATION")]
@@ -68,7 +79,9 @@ pub fn run(args: &Args) -> Result<()> {
             "holds no adversarial images to verify; evaluate with --save-images into a new folder",
         ));
     }
-    let model = load_classifier(file, saved.arch.as_deref(), &source.name, device)?;
+    let told = (saved.arch.as_deref(), &*source.name);
+    let size = (set.size.0 as i64, set.size.1 as i64);
+    let model = load_classifier_for(file, told, size, device)?;
     let model = match &saved.range {
         Some(range) => range.wrap(model),
         None => model,

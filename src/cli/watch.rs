@@ -3,9 +3,10 @@
 use std::{
     io::IsTerminal,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,12 +16,25 @@ use crate::{
     progress::{Event, Progress},
 };
 
+/// Between two lines where there is no terminal; the last line of a task always comes.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// A bar on standard error; plain lines where that is no terminal.
 pub(super) struct Watch {
     bar: ProgressBar,
-    last: Mutex<String>,
+    state: Mutex<State>,
     stop: Arc<AtomicBool>,
     quiet: bool,
+}
+
+struct State {
+    /// The last note: the bound so far.
+    note: String,
+    /// How far the task is that the note is about.
+    done: u64,
+    /// Passes since something was last done.
+    passes: u64,
+    spoke: Instant,
 }
 
 impl Watch {
@@ -39,9 +53,11 @@ impl Watch {
         } else {
             ProgressBar::hidden()
         };
-        let style = "{prefix:10} {wide_bar} {pos}/{len} {elapsed} (eta {eta}) {msg}";
+        let style = "{prefix:8} {bar:14} {pos}/{len} {elapsed} {wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is constant"));
-        Ok(Self { bar, last: Mutex::new(String::new()), stop, quiet })
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let state = State { note: String::new(), done: 0, passes: 0, spoke: Instant::now() };
+        Ok(Self { bar, state: Mutex::new(state), stop, quiet })
     }
 
     /// Clears the bar, so that the result stands alone.
@@ -52,10 +68,31 @@ impl Watch {
     /// Says how far it got before it was stopped.
     pub(super) fn last_word(&self) {
         self.bar.abandon();
-        let note = self.last.lock().expect("no panic while held");
-        if !note.is_empty() {
-            eprintln!("so far: {note}");
+        let state = self.state();
+        if !state.note.is_empty() {
+            eprintln!("so far: {}", state.note);
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One plain line now and then, or because it `must` be.
+    fn line(&self, state: &mut State, must: bool) {
+        if self.quiet || !self.bar.is_hidden() || !must && state.spoke.elapsed() < PAUSE {
+            return;
+        }
+        let (task, total) = (self.bar.prefix(), self.bar.length().unwrap_or(state.done));
+        let mut text = format!("{task} {}/{total}", state.done);
+        if !state.note.is_empty() {
+            text = format!("{text} {}", state.note);
+        }
+        if state.passes > 0 {
+            text = format!("{text}; {} passes since", state.passes);
+        }
+        eprintln!("{text}");
+        state.spoke = Instant::now();
     }
 }
 
@@ -66,16 +103,17 @@ impl Progress for Watch {
                 self.bar.reset();
                 self.bar.set_length(total);
                 self.bar.set_prefix(task);
+                let mut state = self.state();
+                (state.done, state.passes) = (0, 0);
             }
             Event::At { done, note } => {
                 self.bar.set_position(done);
                 self.bar.set_message(note.clone());
-                if self.bar.is_hidden() && !self.quiet && !note.is_empty() {
-                    let (task, total) = (self.bar.prefix(), self.bar.length().unwrap_or(done));
-                    eprintln!("{task} {done}/{total} {note}");
-                }
+                let mut state = self.state();
+                (state.done, state.passes) = (done, 0);
                 if !note.is_empty() {
-                    *self.last.lock().expect("no panic while held") = note;
+                    state.note = note;
+                    self.line(&mut state, self.bar.length() == Some(done));
                 }
             }
             // The result repeats warnings at its end.
@@ -83,7 +121,11 @@ impl Progress for Watch {
         }
     }
 
+    /// Asked before each pass: where batches take long, the line says that it lives.
     fn stopping(&self) -> bool {
+        let mut state = self.state();
+        state.passes += 1;
+        self.line(&mut state, false);
         self.stop.load(Ordering::Relaxed)
     }
 }

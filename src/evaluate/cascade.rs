@@ -17,6 +17,7 @@ use super::{
     journal::{Entry, Journal, Piece},
     pace::{self, Pace},
     place::{Bench, Place, Protocol},
+    probe,
     result::{AttackCost, Evaluation, Level, REVISION, Record},
     spec::{AttackSpec, EvalMode, EvaluateSpec},
     workers::{self, Handle},
@@ -44,6 +45,9 @@ pub fn run_in(
     place: &Place,
 ) -> Result<Evaluation> {
     validate(spec, protocol, model, data)?;
+    let reached = probe::probe(model, data, place.device, Some(spec.batch))?;
+    probe::blind(spec, reached)?;
+    clean::check_labels((spec, data), protocol.aim, model)?;
     let epsilons = protocol.epsilons(spec);
     let identity = json!({
         "spec": spec, "model": place.model_identity, "data": data.fingerprint(),

@@ -7,7 +7,10 @@ use super::{
     result::Record,
     spec::{AttackName, EvaluateSpec},
 };
-use crate::{net::Classifier, threat::Norm};
+use crate::{attack::loss::margin, net::Classifier, rng::torch_turn, threat::Norm};
+
+/// No reduction.
+const NONE: tch::Reduction = tch::Reduction::None;
 
 /// The warnings that the first batch gives rise to.
 pub(crate) fn first_batch(
@@ -19,11 +22,15 @@ pub(crate) fn first_batch(
     let _guard = tch::no_grad_guard();
     let logits = model.logits(images);
     let mut found = Vec::new();
-    if spec.suite != "rand" {
-        found.extend(randomised(model, images, labels));
+    found.extend(model.remarks().iter().cloned());
+    match unsteady(model, images, labels) {
+        None => found.extend(batch_statistics(model, images, &logits)),
+        // What the suite is made for.
+        Some(Unsteady::Random(_)) if spec.suite == "rand" => {}
+        Some(Unsteady::Random(said) | Unsteady::State(said)) => found.push(said),
     }
-    found.extend(batch_statistics(model, images, &logits));
     found.extend(probabilities(&logits));
+    found.extend(gradients(model, images, labels, &logits));
     found.extend(input_range(model, images, labels, &logits));
     found.extend(few_classes(spec, logits.size()[1]));
     if let Some((low, high)) = outside(images) {
@@ -34,16 +41,51 @@ pub(crate) fn first_batch(
     found
 }
 
+/// Why passes of one batch disagree.
+enum Unsteady {
+    /// Random numbers.
+    Random(String),
+    /// Not even with the same random numbers do they agree: the model remembers.
+    State(String),
+}
+
 /// Passes of one batch must agree.
-fn randomised(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Option<String> {
+fn unsteady(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Option<Unsteady> {
     let passes: Vec<Tensor> = (0..5).map(|_| model.logits(images)).collect();
     let right = |logits: &Tensor| {
         logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[])
     };
+    let counts: Vec<i64> = passes.iter().map(right).collect();
+    let (least, most) = (*counts.iter().min()?, *counts.iter().max()?);
+    let gap = disagreement(&passes);
+    if gap <= 1e-4 && least == most {
+        return None;
+    }
+    let _turn = torch_turn();
+    let again = || {
+        tch::manual_seed(0);
+        model.logits(images)
+    };
+    let steady = disagreement(&[again(), again(), again()]);
+    if steady > 1e-4 {
+        return Some(Unsteady::State(format!(
+            "the model changes from pass to pass: three passes over one batch differ by up to \
+             {steady:.1e} (limit 1e-4) with the same random numbers; it adapts at test time, and \
+             results depend on what it saw before; freeze it, or attack it adaptively"
+        )));
+    }
+    Some(Unsteady::Random(format!(
+        "the model seems randomised: five passes over one batch had between {least} and {most} \
+         right and differ by up to {gap:.1e} (limit 1e-4); use --suite rand, or put the model \
+         into evaluation mode if it is still in training mode (dropout)"
+    )))
+}
+
+/// The largest distance between two passes' logits, each of length one.
+fn disagreement(passes: &[Tensor]) -> f64 {
     let unit = |logits: &Tensor| {
         logits / (logits.square().sum_dim_intlist([-1i64].as_slice(), true, None).sqrt() + 1e-10)
     };
-    let counts: Vec<i64> = passes.iter().map(right).collect();
     let mut gap = 0.0f64;
     for (i, a) in passes.iter().enumerate() {
         for b in &passes[i + 1..] {
@@ -52,14 +94,49 @@ fn randomised(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Optio
             gap = gap.max(distance.sqrt().max().double_value(&[]));
         }
     }
-    let (least, most) = (counts.iter().min()?, counts.iter().max()?);
-    (gap > 1e-4 || least != most).then(|| {
-        format!(
-            "the model seems randomised: five passes over one batch had between {least} and {most} \
-             right and differ by up to {gap:.1e} (limit 1e-4); use --suite rand, or put the model \
-             into evaluation mode if it is still in training mode (dropout)"
-        )
-    })
+    gap
+}
+
+/// Gradients must be there, and finite, at the clean images.
+fn gradients(
+    model: &dyn Classifier,
+    images: &Tensor,
+    labels: &Tensor,
+    logits: &Tensor,
+) -> Option<String> {
+    let count = labels.size()[0];
+    let leaf = images.detach().set_requires_grad(true);
+    let pull = |of: &dyn Fn(&Tensor) -> Tensor| {
+        let sum = tch::with_grad(|| of(&model.logits(&leaf)).sum(Kind::Float));
+        let gradient = Tensor::f_run_backward(&[sum], &[&leaf], false, false).ok()?.remove(0);
+        let steepest = gradient.abs().amax([1, 2, 3], false);
+        let still = steepest.eq(0.0).sum(Kind::Int64).int64_value(&[]);
+        let broken = steepest.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
+        Some((still, broken))
+    };
+    let (still, broken) = pull(&|z| margin(z, labels))?;
+    let (saturated, _) = pull(&|z| z.cross_entropy_loss::<Tensor>(labels, None, NONE, -100, 0.0))?;
+    let largest = logits.abs().max().double_value(&[]);
+    if broken > 0 {
+        Some(format!(
+            "the gradient is not finite for {broken} of {count} clean images: attacks that follow it \
+             will fail; look for roots, logarithms and divisions at zero"
+        ))
+    } else if still > 0 {
+        Some(format!(
+            "the gradient of the margin is zero everywhere for {still} of {count} clean images: \
+             gradient attacks are blind there; trust square more (more queries and restarts), and \
+             attack a smoother surrogate"
+        ))
+    } else if saturated > 0 {
+        Some(format!(
+            "cross entropy is saturated: its gradient is zero for {saturated} of {count} clean images \
+             (logits reach {largest:.1e}); apgd-ce and pgd are blind there; divide the logits by a \
+             constant, and trust apgd-dlr, apgd-t, fab and square"
+        ))
+    } else {
+        None
+    }
 }
 
 /// What a model says about an image must not depend on the images beside it.
@@ -158,28 +235,45 @@ pub(crate) fn labels(records: &[Record], classes: i64) -> Option<String> {
         *counts.get_mut(label)?.get_mut(said)? += 1;
     }
     let right: u64 = (0..classes).map(|class| counts[class][class]).sum();
-    let best = |row: &Vec<u64>| (0..classes).max_by_key(|&class| row[class]).unwrap_or(0);
-    let present: Vec<usize> =
-        (0..classes).filter(|&label| counts[label].iter().sum::<u64>() > 0).collect();
-    let said: Vec<usize> = present.iter().map(|&label| best(&counts[label])).collect();
-    let mapped: u64 = present.iter().zip(&said).map(|(&label, &said)| counts[label][said]).sum();
-    let distinct = said.iter().collect::<std::collections::BTreeSet<_>>().len() == said.len();
+    let renumbered = assign(&counts);
+    let mapped: u64 = renumbered.iter().map(|&(label, said)| counts[label][said]).sum();
     let total = records.len() as u64;
-    (total >= 20 && present.len() > 1 && distinct && 2 * mapped > total && 2 * right < mapped).then(
-        || {
-            let moved = present.iter().zip(&said).filter(|(label, said)| label != said);
-            let examples: Vec<String> = moved
-                .take(3)
-                .map(|(label, said)| format!("{label} is mostly called {said}"))
-                .collect();
-            format!(
-                "{right} of {total} clean images are right, but {mapped} would be if classes were \
-                 renumbered ({}): the labels seem to be in another order than the model's classes; \
-                 check the data",
-                examples.join(", ")
-            )
-        },
-    )
+    let chance = total as f64 / classes.max(1) as f64;
+    if total >= 20 && renumbered.len() > 1 && 5 * mapped > 2 * total && 2 * right < mapped {
+        let moved = renumbered.iter().filter(|(label, said)| label != said);
+        let examples: Vec<String> =
+            moved.take(3).map(|(label, said)| format!("{label} is mostly called {said}")).collect();
+        return Some(format!(
+            "{right} of {total} clean images are right, but {mapped} would be if classes were \
+             renumbered ({}): the labels seem to be in another order than the model's classes; \
+             check the data",
+            examples.join(", ")
+        ));
+    }
+    // Two deviations above guessing.
+    (total >= 20 && right as f64 <= chance + 2.0 * chance.sqrt()).then(|| {
+        format!(
+            "{right} of {total} clean images are right, and guessing gets {chance:.1}: are these the \
+             model's weights, its data set, its input range?"
+        )
+    })
+}
+
+/// Each label with the class that it is called most, no class twice; the clearest first.
+fn assign(counts: &[Vec<u64>]) -> Vec<(usize, usize)> {
+    let cells = counts.iter().enumerate().flat_map(|(label, row)| {
+        row.iter().enumerate().map(move |(said, &count)| (count, label, said))
+    });
+    let mut cells: Vec<_> = cells.filter(|(count, ..)| *count > 0).collect();
+    cells.sort_by_key(|&(count, label, said)| (std::cmp::Reverse(count), label, said));
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for (_, label, said) in cells {
+        if found.iter().all(|&(l, s)| l != label && s != said) {
+            found.push((label, said));
+        }
+    }
+    found.sort_unstable();
+    found
 }
 
 /// Examples that already are what a targeted attack would make of them.

@@ -2,9 +2,17 @@
 
 use tch::Tensor;
 
-use super::{aim::Aim, batch::floats, checks, place::Bench, result::Record};
+use super::{
+    aim::Aim,
+    batch::{floats, seed_model},
+    checks,
+    place::Bench,
+    result::Record,
+    spec::EvaluateSpec,
+};
 use crate::{
     attack::loss::margin,
+    data::Dataset,
     error::{Error, Result},
     net::Classifier,
 };
@@ -21,7 +29,6 @@ pub(crate) struct Clean {
 pub(crate) fn pass(bench: &Bench, aim: Option<Aim>, model: &dyn Classifier) -> Result<Clean> {
     let _guard = tch::no_grad_guard();
     let (data, progress) = (bench.data, bench.place.progress);
-    check_labels(bench, aim, model)?;
     let mut found = Clean { records: Vec::new(), aims: Vec::new(), warnings: Vec::new() };
     let rows: Vec<usize> = (0..data.len()).collect();
     progress.begin("clean", rows.len() as u64, "image");
@@ -31,6 +38,7 @@ pub(crate) fn pass(bench: &Bench, aim: Option<Aim>, model: &dyn Classifier) -> R
         }
         let images = data.images(chunk, bench.place.device);
         let labels = data.targets(chunk, bench.place.device);
+        seed_model(bench, (255, 255), bench.index(chunk[0]));
         let logits = model.logits(&images);
         check_shape(&logits, chunk.len(), model)?;
         let margins = floats(&margin(&logits, &labels));
@@ -58,19 +66,24 @@ pub(crate) fn pass(bench: &Bench, aim: Option<Aim>, model: &dyn Classifier) -> R
     Ok(found)
 }
 
-fn check_labels(bench: &Bench, aim: Option<Aim>, model: &dyn Classifier) -> Result<()> {
+/// Labels and targets must be classes of the model.
+pub(crate) fn check_labels(
+    (spec, data): (&EvaluateSpec, &Dataset),
+    aim: Option<Aim>,
+    model: &dyn Classifier,
+) -> Result<()> {
     let classes = model.classes();
     let wrong = |label: &u16| i64::from(*label) >= classes;
-    if let Some(row) = bench.data.labels.iter().position(wrong) {
-        let count = bench.data.labels.iter().filter(|label| wrong(label)).count();
+    if let Some(row) = data.labels.iter().position(wrong) {
+        let count = data.labels.iter().filter(|label| wrong(label)).count();
         return Err(Error::input(format!(
             "example {} has label {}, but the model has only the classes 0 to {} ({count} of {} \
              labels are out of range, labels up to {}): is this the model's data set?",
-            bench.index(row),
-            bench.data.labels[row],
+            spec.data.skip + row as u64,
+            data.labels[row],
             classes - 1,
-            bench.data.len(),
-            bench.data.labels.iter().max().copied().unwrap_or(0)
+            data.len(),
+            data.labels.iter().max().copied().unwrap_or(0)
         )));
     }
     match aim {

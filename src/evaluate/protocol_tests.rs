@@ -9,8 +9,13 @@ use super::{
     verify,
 };
 use crate::{
-    attack::testing::Linear, data::spec::Source, error::Error, net::Classifier, progress::Silent,
-    threat::Norm, units::Epsilon,
+    attack::testing::Linear,
+    data::{Dataset, Pixels, spec::Source},
+    error::Error,
+    net::Classifier,
+    progress::Silent,
+    threat::Norm,
+    units::Epsilon,
 };
 
 fn under(protocol: &Protocol, spec: &EvaluateSpec, place: &Place) -> Evaluation {
@@ -147,12 +152,82 @@ fn defences_are_found_and_named() {
     warned(|z| z.round(), "gradient of zero");
     warned(|z| z - z.mean_dim([0i64].as_slice(), true, Kind::Float), "normalises by the batch");
     warned(|z| z.roll([1i64].as_slice(), [1i64].as_slice()), "another order");
+    warned(|z| z * 1e6, "cross entropy is saturated");
+    // As in a program that fails in the middle of an attack.
+    let thrown = Altered(linear(4), |z| match z.size()[0] {
+        ..8 => z.copy(),
+        _ => std::panic::resume_unwind(Box::new(Error::input("the program says: eight"))),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let eight = EvaluateSpec { batch: 8, ..spec.clone() };
+    let error =
+        crate::error::caught(|| run(&eight, &thrown, &data, Device::Cpu, folder.path(), &Silent));
+    assert!(error.unwrap_err().to_string().contains("eight"));
+    let detached = Altered(linear(4), |z| z.detach());
+    let error = run(&spec, &detached, &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("no gradient"), "{error}");
     let broken = Altered(linear(4), |z| z / 0.0);
     let folder = tempfile::tempdir().unwrap();
     let error = run(&spec, &broken, &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
     assert!(matches!(&error, Error::Numerics(text) if text.contains("example 0")), "{error}");
     let few = run(&spec, &linear(2), &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
     assert!(few.to_string().contains("labels up to"), "{few}");
+}
+
+/// Answers otherwise from pass to pass, without any random number.
+struct Adapting(Linear, std::cell::Cell<f64>, Vec<String>);
+
+impl Classifier for Adapting {
+    fn classes(&self) -> i64 {
+        self.0.classes()
+    }
+
+    fn logits(&self, x: &Tensor) -> Tensor {
+        self.1.set(self.1.get() + 0.1);
+        self.0.logits(x) + Tensor::arange(4, (Kind::Float, Device::Cpu)) * self.1.get()
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.2
+    }
+}
+
+#[test]
+fn models_that_change_between_passes_are_told_from_random_ones() {
+    let spec = spec(Norm::Linf, "1/255".parse().unwrap(), vec![short(AttackName::ApgdCe, 2)]);
+    let remark = "it optimises at test time".to_owned();
+    let model = Adapting(linear(4), 0.0.into(), vec![remark.clone()]);
+    let warnings = evaluate(&spec, &model, &labelled(&linear(4))).warnings;
+    assert!(warnings.iter().any(|w| w.contains("changes from pass to pass")), "{warnings:?}");
+    assert!(warnings.iter().all(|w| !w.contains("randomised")), "{warnings:?}");
+    assert!(warnings.contains(&remark), "{warnings:?}");
+}
+
+#[test]
+fn results_do_not_depend_on_the_order_of_the_examples() {
+    let model = linear(4);
+    let data = labelled(&model);
+    let order: Vec<usize> = (0..data.len()).map(|at| (7 * at + 3) % data.len()).collect();
+    let bytes = 3 * data.size.0 * data.size.1;
+    let Pixels::Owned(pixels) = &data.pixels else { unreachable!("made so") };
+    let image = |row: &usize| pixels[row * bytes..][..bytes].to_vec();
+    let shuffled = Dataset {
+        pixels: Pixels::Owned(order.iter().flat_map(image).collect()),
+        labels: order.iter().map(|&row| data.labels[row]).collect(),
+        ..labelled(&model)
+    };
+    let attacks =
+        ["apgd-ce", "square", "pgd", "pma"].map(|name| short(name.parse().unwrap(), 15)).to_vec();
+    let spec = EvaluateSpec {
+        batch: 1, // with more, neighbours change who shares a batch, and so its rounding
+        ..spec(Norm::Linf, "3/255".parse().unwrap(), attacks)
+    };
+    let (plain, moved) = (evaluate(&spec, &model, &data), evaluate(&spec, &model, &shuffled));
+    assert!(plain.robust.correct > 0 && plain.robust.correct < plain.clean.correct);
+    for (record, &row) in moved.records.iter().zip(&order) {
+        let index = record.index;
+        assert_eq!(*record, Record { index, ..plain.records[row].clone() });
+    }
 }
 
 #[test]

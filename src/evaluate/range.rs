@@ -84,9 +84,39 @@ impl Classifier for Wrapped {
     }
 
     fn logits(&self, x: &Tensor) -> Tensor {
-        let on = |tensor: &Tensor| tensor.to_device(x.device());
-        self.model.logits(&(x * on(&self.scale) + on(&self.shift)))
+        self.model.logits(&moved(x, &self.scale, &self.shift))
     }
+
+    fn fused(&self) -> Option<Box<dyn Classifier>> {
+        let model = self.model.fused()?;
+        Some(Box::new(Fused { model, scale: self.scale.copy(), shift: self.shift.copy() }))
+    }
+
+    fn remarks(&self) -> &[String] {
+        self.model.remarks()
+    }
+}
+
+/// The same before a model's fast form, which stays on its thread.
+struct Fused {
+    model: Box<dyn Classifier>,
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl Classifier for Fused {
+    fn classes(&self) -> i64 {
+        self.model.classes()
+    }
+
+    fn logits(&self, x: &Tensor) -> Tensor {
+        self.model.logits(&moved(x, &self.scale, &self.shift))
+    }
+}
+
+fn moved(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
+    let on = |tensor: &Tensor| tensor.to_device(x.device());
+    x * on(scale) + on(shift)
 }
 
 #[cfg(test)]

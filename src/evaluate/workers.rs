@@ -8,11 +8,24 @@ use std::{
     thread,
 };
 
+use tch::Device;
+
+use super::spec::{EvalMode, EvaluateSpec};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, caught},
     net::Classifier,
     progress::{Event, Progress},
 };
+
+/// How many of `threads` attack batches of their own, one libtorch thread for each: small networks
+/// gain more from that than from sharing an image, and results then depend on neither. One alone on
+/// a GPU; in reference mode, which has one random generator; and for the `rand` suite, whose models
+/// draw from one.
+pub fn how_many(spec: &EvaluateSpec, examples: usize, threads: usize, device: Device) -> usize {
+    let alone = spec.mode == EvalMode::Reference || spec.suite == "rand" || device.is_cuda();
+    // More workers than batches would stand idle.
+    if alone { 1 } else { threads.min(examples.div_ceil(32)).max(1) }
+}
 
 /// One thread's handle to the model.
 pub(crate) struct Handle<'a> {
@@ -42,7 +55,7 @@ pub(crate) fn share<T: Sync, D>(
         let handle = Handle { model, fast };
         while !failed.load(Ordering::Relaxed) {
             let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            let outcome = work(&handle, task, &watched)
+            let outcome = caught(|| work(&handle, task, &watched))
                 .and_then(|found| done.lock().unwrap_or_else(PoisonError::into_inner)(task, found));
             if let Err(found) = outcome {
                 failed.store(true, Ordering::Relaxed);

@@ -187,7 +187,7 @@ impl Denoiser for DenoiserNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{formula, spec::DenoiserArch};
+    use crate::net::{formula, load, spec::DenoiserArch, spec::DenoiserSpec, spec::Precond};
     use serde_json::Value;
 
     type Tensors = BTreeMap<String, Tensor>;
@@ -370,6 +370,37 @@ mod tests {
                 println!("{arch:?}: {error:.1e}");
                 assert!(error < 1e-5, "{arch:?}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn saved_denoisers_of_every_kind_load() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("denoiser.safetensors");
+        for (arch, precond) in [
+            (DenoiserArch::Ncsnpp, Precond::Ve),
+            (DenoiserArch::Adm, Precond::Iddpm),
+            (DenoiserArch::Ddpmpp, Precond::Vp),
+        ] {
+            let spec = DenoiserSpec {
+                arch,
+                precond,
+                resolution: 8,
+                classes: 0,
+                channels: 32,
+                channel_mult: vec![1, 1],
+                blocks: 1,
+                attention: vec![],
+                augment_dim: 0,
+            };
+            let network = DenoiserNet::new(&spec, 0, Device::Cpu).unwrap();
+            load::save_denoiser(&path, &network).unwrap();
+            let again = load::load_denoiser(&path, Device::Cpu).unwrap();
+            assert_eq!(again.architecture(), network.architecture());
+            assert_eq!(again.sigma_range(), network.sigma_range());
+            let x = formula::images(&[1, 3, 8, 8], -1.0, 1.0, Device::Cpu);
+            let sigma = Tensor::from_slice(&[1f32]);
+            assert!(again.denoise(&x, &sigma, None).equal(&network.denoise(&x, &sigma, None)));
         }
     }
 }

@@ -43,6 +43,12 @@ pub trait Classifier {
     fn fused(&self) -> Option<Box<dyn Classifier>> {
         None
     }
+
+    /// What whoever trusts a robust accuracy should know of how it answers, in sentences: that it
+    /// optimises at test time, that it was saved in training mode.
+    fn remarks(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// Anything that removes noise: `D(x; σ)` of Karras et al. 2022.

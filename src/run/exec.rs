@@ -11,7 +11,7 @@ use tch::Device;
 
 use crate::{
     digest::JobId,
-    error::{Error, Result},
+    error::{Error, Result, caught},
     plan::Job,
     progress::Progress,
     run::{Stages, Task, memory},
@@ -113,7 +113,7 @@ fn carry_out(
             progress,
         };
         // tch panics where libtorch throws; the store must be left in order all the same.
-        let result = catch_unwind(AssertUnwindSafe(|| stages.run(&task)));
+        let result = catch_unwind(AssertUnwindSafe(|| caught(|| stages.run(&task))));
         match result.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Err(error) if memory::ran_out(&error) && memory::can_halve(&smaller) => {
                 halvings += 1;

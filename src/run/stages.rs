@@ -199,6 +199,10 @@ fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
     let data = images(task, &spec.data)?;
     let model = classifier(task, spec.checkpoint)?;
     let &Task { device, work, out, progress, .. } = task;
+    // Each thread attacks batches of its own, as far as there are some.
+    let threads = tch::get_num_threads().max(1) as usize;
+    let workers = evaluate::how_many(spec, data.len(), threads, device);
+    let helpers = (1..workers).map(|_| classifier(task, spec.checkpoint)).collect::<Result<_>>()?;
     let place = Place {
         device,
         work,
@@ -206,9 +210,12 @@ fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
         model_identity: "",
         save_images: false,
         samples: EXAMPLES,
-        helpers: Mutex::default(),
+        helpers: Mutex::new(helpers),
     };
-    let evaluation = evaluate::run_in(spec, &Protocol::default(), &*model, &data, &place)?;
+    crate::device::set_threads(threads / workers);
+    let evaluation = evaluate::run_in(spec, &Protocol::default(), &*model, &data, &place);
+    crate::device::set_threads(threads);
+    let evaluation = evaluation?;
     examples(task, spec, &*model, &data)?;
     let records: Vec<_> = evaluation.records.iter().map(Into::into).collect();
     write_parquet(&out.join("records.parquet"), &records)?;
