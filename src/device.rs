@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -104,6 +104,27 @@ pub fn choose(name: &str) -> Result<Device> {
     }
 }
 
+/// `tensor`, made on the CPU, on `device`. A GPU fetches it from pinned memory when it comes to it,
+/// and nobody waits for that; libtorch keeps the memory until then.
+pub fn upload(tensor: &Tensor, device: Device) -> Tensor {
+    if !device.is_cuda() {
+        return tensor.to_device(device);
+    }
+    match tensor.f_internal_pin_memory(device) {
+        Ok(pinned) => pinned.to_device_(device, tensor.kind(), true, false),
+        // No memory left that can be pinned: the slow way is a way.
+        Err(_) => tensor.to_device(device),
+    }
+}
+
+/// Bytes that this process has had in memory at most, its libraries included (Linux).
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 /// Cores that this process may run on.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -124,6 +145,14 @@ mod tests {
         assert!(choose("auto").is_ok());
         assert!(choose("gpu").unwrap_err().to_string().contains("expected cpu"));
         assert!(choose("cuda:99").unwrap_err().to_string().contains("does not answer"));
+    }
+
+    #[test]
+    fn memory_at_its_peak_holds_what_was_held() {
+        let before = peak_memory().unwrap();
+        let held = Tensor::ones([64 << 20], (tch::Kind::Uint8, Device::Cpu));
+        assert!(peak_memory().unwrap() >= (64 << 20).max(before));
+        assert_eq!(upload(&held, Device::Cpu), held);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -39,34 +40,134 @@ fn let_it_work(child: &mut Child, checkpoint: &Path, extra: Duration) {
     sleep(extra);
 }
 
-#[test]
-fn a_killed_training_ends_where_an_unhurt_one_does() {
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Trains to the end, `hurt` after some murders, and compares all that comes of it.
+fn killed_and_unhurt(extra: &[&str], rounds: u32) {
     let folder = tempfile::tempdir().unwrap();
     let (unhurt, hurt) = (folder.path().join("unhurt"), folder.path().join("hurt"));
-    let output = command(&unhurt).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let run = |out: &Path| {
+        let output = command(out).args(extra).output().unwrap();
+        assert!(output.status.success(), "{extra:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let said = run(&unhurt);
     assert!(said.contains("4 epochs") && said.contains("under PGD"), "{said}");
     let checkpoint = hurt.join("work/checkpoint.safetensors");
     // Moments nobody chose, few enough that the training cannot end before them.
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    for round in 0..4u32 {
-        let extra = u64::from(clock.rotate_left(8 * round) % 160);
-        println!("killed {extra} ms after a checkpoint was there");
-        let mut child = command(&hurt).spawn().unwrap();
-        let_it_work(&mut child, &checkpoint, Duration::from_millis(extra));
+    for round in 0..rounds {
+        let wait = u64::from(clock.rotate_left(8 * round) % 160);
+        println!("{extra:?}: killed {wait} ms after a checkpoint was there");
+        let mut child = command(&hurt).args(extra).spawn().unwrap();
+        let_it_work(&mut child, &checkpoint, Duration::from_millis(wait));
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
     }
     assert!(!hurt.join("last.safetensors").exists(), "killed before its end");
-    let output = command(&hurt).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run(&hurt);
     for name in ["best.safetensors", "last.safetensors"] {
         let same = fs::read(unhurt.join(name)).unwrap() == fs::read(hurt.join(name)).unwrap();
-        assert!(same, "{name} differs");
+        assert!(same, "{extra:?}: {name} differs");
     }
-    let lines = fs::read_to_string(hurt.join("log.jsonl")).unwrap().lines().count();
-    assert_eq!(lines, 4);
+    // Times differ, nothing else.
+    let log = |out: &Path| {
+        let lines = fs::read_to_string(out.join("log.jsonl")).unwrap();
+        let lines = lines.lines().map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            for name in ["seconds", "images_per_second", "time", "outside"] {
+                line[name].take();
+            }
+            line
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(log(&hurt).len(), 4);
+    assert_eq!(log(&unhurt), log(&hurt));
+    // The table tells the same, line by line.
+    let table = fs::read_to_string(hurt.join("log.csv")).unwrap();
+    let names: Vec<_> = table.lines().next().unwrap().split(',').collect();
+    assert!(names.starts_with(&["epoch", "step", "learning_rate", "train_loss"]), "{names:?}");
+    assert_eq!(table.lines().count(), 5);
+    assert!(table.lines().all(|line| line.split(',').count() == names.len()), "{table}");
+}
+
+#[test]
+fn a_killed_training_ends_where_an_unhurt_one_does() {
+    killed_and_unhurt(&[], 4);
+}
+
+#[test]
+fn so_does_one_on_two_devices_in_sixteen_bits_with_generated_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = folder.path().join("set.npz");
+    generated_set(&set, 40);
+    let more = ["train.precision=bf16", "train.virtual_batch=8", "train.checkpointing=true"];
+    let more = more.iter().flat_map(|setting| ["--set", setting]);
+    let extra: Vec<_> = ["--generated", set.to_str().unwrap(), "--devices", "cpu"]
+        .into_iter()
+        .chain(more)
+        .collect();
+    killed_and_unhurt(&extra, 3);
+}
+
+/// A set in the published layout: 16x16 pixels, ten classes.
+fn generated_set(path: &Path, count: usize) {
+    let array = |kind: &str, shape: &str, bytes: Vec<u8>| {
+        let mut header =
+            format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+        header += &" ".repeat(117 - header.len());
+        let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        file.extend(header.bytes().chain(*b"\n").chain(bytes));
+        file
+    };
+    let pixels = (0..count * 16 * 16 * 3).map(|i| (i * 37 % 251) as u8).collect();
+    let labels = (0..count).flat_map(|i| (i as i64 * 10 / count as i64).to_le_bytes()).collect();
+    let mut archive = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in [
+        ("image.npy", array("|u1", &format!("({count}, 16, 16, 3)"), pixels)),
+        ("label.npy", array("<i8", &format!("({count},)"), labels)),
+    ] {
+        archive.start_file(name, stored).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn another_recipe_does_not_go_on_and_numbers_that_go_wrong_leave_a_sound_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    // Weight decay this strong turns every weight over, a hundred times as large, in each step.
+    let wild = ["train.learning_rate=100", "train.weight_decay=1", "train.schedule=constant"];
+    let wild: Vec<_> = wild.iter().flat_map(|setting| ["--set", setting]).collect();
+    let output = command(&out).args(&wild).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["at step ", "the batch begins with Real(", "The last checkpoint, ", "is sound"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let step = |word: &str| -> u64 {
+        let digits = said.split(word).nth(1).unwrap();
+        digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    assert!(step("(step ") > 0 && step("(step ") < step("at step "), "{said}");
+    let file = fs::read(out.join("work/checkpoint.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let weights = file.tensor("weights").unwrap();
+    let finite = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap()).is_finite();
+    assert!(weights.data().chunks(4).all(finite));
+    // The same folder with another recipe: refused, and told why.
+    let output = command(&out).args(["--set", "train.epochs=5"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for part in ["epochs was 4, is now 5", "learning_rate was 100.0", "give another --out"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 #[test]
@@ -103,4 +204,26 @@ fn mistakes_are_named() {
     refused(&["--devices", "cpu"], &["train.virtual_batch", "train.virtual_batch=8"]);
     refused(&["--set", "train.loss=mart", "--set", "threat.norm=l2"], &["train.loss", "mart"]);
     refused(&["--generated", "nowhere.npz"], &["nowhere.npz"]);
+    let folder = tempfile::tempdir().unwrap();
+    let set = folder.path().join("set.npz");
+    generated_set(&set, 40);
+    let set = set.to_str().unwrap();
+    for (setting, words) in [
+        ("generated.count=41", ["41", "holds 40"]),
+        ("generated.fraction=-0.5", ["generated.fraction", "-0.5"]),
+        ("generated.fraction=0.01", ["generated.fraction", "less than one image"]),
+        ("train.batch=0", ["train.batch", "0"]),
+        ("train.virtual_batch=1", ["train.virtual_batch", "2 images or more"]),
+    ] {
+        refused(&["--generated", set, "--set", setting], &words);
+    }
+    for (settings, words) in [
+        (["train.schedule=step", "train.momentum=0"], ["train.nesterov", "momentum"]),
+        (["train.consistency=1", "train.virtual_batch=7"], ["train.virtual_batch", "even"]),
+        (["train.cutmix=true", "train.batch=18"], ["train.cutmix", "18"]),
+        (["train.loss=pgd-at", "train.cutmix=true"], ["train.cutmix", "trades"]),
+        (["train.preset=deepmind", "train.epochs=10"], ["train.warmup_epochs", "10"]),
+    ] {
+        refused(&["--set", settings[0], "--set", settings[1]], &words);
+    }
 }

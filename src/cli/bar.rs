@@ -12,6 +12,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    cli::terminal,
     error::Result,
     progress::{Event, Progress},
     run::signals,
@@ -24,7 +25,27 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub struct Bar {
     stops: Arc<AtomicUsize>,
     drawn: ProgressBar,
-    shown: Mutex<(Instant, u64)>,
+    shown: Mutex<Shown>,
+}
+
+/// What plain lines are made of.
+struct Shown {
+    last: Instant,
+    total: u64,
+    /// When this session began, and how much was done then.
+    begun: Option<(Instant, u64)>,
+}
+
+impl Shown {
+    /// ` (left 3 min 10 s)`, once it can be told.
+    fn left(&self, done: u64) -> String {
+        let Some((begun, from)) = self.begun.filter(|(_, from)| *from < done) else {
+            return String::new();
+        };
+        let each = begun.elapsed().as_secs_f64() / (done - from) as f64;
+        let seconds = each * self.total.saturating_sub(done) as f64;
+        format!(" (left {})", terminal::duration(seconds))
+    }
 }
 
 impl Bar {
@@ -36,15 +57,17 @@ impl Bar {
         let drawn = ProgressBar::no_length();
         let style = "{prefix} {bar:30} {pos}/{len} {elapsed} (left {eta}) {msg}";
         drawn.set_style(ProgressStyle::with_template(style).expect("a valid template"));
-        Ok(Self { stops: signals::count()?, drawn, shown: Mutex::new((Instant::now(), 0)) })
+        let shown = Shown { last: Instant::now(), total: 0, begun: None };
+        Ok(Self { stops: signals::count()?, drawn, shown: Mutex::new(shown) })
     }
 
     /// One line now and then, and the last one.
     fn line(&self, done: u64, note: &str) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.0.elapsed() > PAUSE || done == shown.1 {
-            eprintln!("{done}/{}: {note}", shown.1);
-            shown.0 = Instant::now();
+        shown.begun.get_or_insert((Instant::now(), done));
+        if shown.last.elapsed() > PAUSE || done == shown.total {
+            eprintln!("{done}/{}{}: {note}", shown.total, shown.left(done));
+            shown.last = Instant::now();
         }
     }
 }
@@ -54,7 +77,8 @@ impl Progress for Bar {
         let terminal = std::io::stderr().is_terminal();
         match event {
             Event::Begin { task, total, .. } => {
-                self.shown.lock().unwrap_or_else(PoisonError::into_inner).1 = total;
+                let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                (shown.total, shown.begun) = (total, None);
                 self.drawn.set_length(total);
                 self.drawn.set_prefix(task);
                 self.drawn.reset_eta();

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::plan::{Explanation, Line, Plan};
+use crate::{
+    plan::{Explanation, Line, Plan},
+    train::memory::Part,
+};
 
 /// Columns of a terminal that everybody has.
 const WIDTH: usize = 80;
@@ -21,7 +24,7 @@ pub(super) fn text(plan: &Plan, explanations: &[Explanation]) -> String {
             write_line(&mut text, line);
         }
         if index == 0 || explanation.memory != first.memory {
-            memory(&mut text, explanation);
+            text += &memory(&explanation.memory);
         }
     }
     text
@@ -33,7 +36,7 @@ pub(super) fn one(plan: &Plan, index: usize, explanation: &Explanation) -> Strin
     for line in &explanation.lines {
         write_line(&mut text, line);
     }
-    memory(&mut text, explanation);
+    text += &memory(&explanation.memory);
     text
 }
 
@@ -46,17 +49,20 @@ fn write_line(text: &mut String, line: &Line) {
     }
 }
 
-fn memory(text: &mut String, explanation: &Explanation) {
-    if explanation.memory.is_empty() {
-        return;
+/// The memory of a training, part by part; nothing where it cannot be counted.
+pub(super) fn memory(parts: &[Part]) -> String {
+    let mut text = String::new();
+    if parts.is_empty() {
+        return text;
     }
     let gigabytes = |bytes: f64| format!("{:>8.2} GB", bytes / 1e9);
     let _ = writeln!(text, "  memory of the training on its device");
-    for part in &explanation.memory {
+    for part in parts {
         let _ = writeln!(text, "  {}\n      {}", gigabytes(part.bytes), part.what);
     }
-    let sum = explanation.memory.iter().map(|part| part.bytes).sum();
+    let sum = parts.iter().map(|part| part.bytes).sum();
     let _ = writeln!(text, "  {} in all", gigabytes(sum));
+    text
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! `gauntlet fit`: one denoiser without a suite.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
 use crate::{
-    cli::bar::Bar,
+    cli::{bar::Bar, single::Single},
     data::{find, spec::Split},
     device,
     diffusion::{
@@ -14,8 +14,7 @@ use crate::{
         spec::FitSpec,
     },
     error::{Error, Result},
-    plan::{self, Files, Survey, Surveyor, Work},
-    suite::Suite,
+    plan::{Files, Survey, Surveyor, Work},
 };
 
 /// Trains a denoiser by EDM's recipe. Resumes when called again with the same arguments.
@@ -31,16 +30,8 @@ Writes denoiser.safetensors and log.jsonl into --out, a checkpoint into --out/wo
 (and last.safetensors, snapshots.jsonl). `gauntlet generate --denoiser` draws from the result.
 `--set` takes every `denoiser.*` and `data.*` field of a suite; defaults are EDM's.")]
 pub struct Args {
-    /// Data set: cifar10, cifar100, svhn, tiny-imagenet, synthetic, a folder of class folders, or
-    /// an .npz file.
-    #[arg(long, value_name = "NAME")]
-    data: String,
-    /// Folder with its files [default: as `gauntlet run` searches].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Overrides a field of the recipe: `--set denoiser.batch=64`. Repeatable.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    single: Single,
     /// Inception network as TorchScript, in whose features snapshots are judged. Without it:
     /// fixed random filters.
     #[arg(long, value_name = "FILE")]
@@ -48,12 +39,6 @@ pub struct Args {
     /// Where to compute: auto, cpu, cuda, cuda:N.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     device: String,
-    /// Threads of libtorch [default: all cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Folder of the results.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
 }
 
 /// Runs the command.
@@ -62,18 +47,17 @@ pub struct Args {
 /// Whatever is wrong with arguments, data or the machine; [`Error::Interrupted`] after SIGINT or
 /// SIGTERM, once a checkpoint is written.
 pub fn run(args: &Args) -> Result<()> {
-    device::load_cuda();
-    device::set_threads(args.threads.unwrap_or_else(device::cores));
+    let Single { out, .. } = &args.single;
+    args.single.prepare();
     let device = device::choose(&args.device)?;
-    let roots = Files::roots(args.data_dir.as_deref());
-    let spec = recipe(args, &roots)?;
-    let (data, _) = find::resolve(&spec.data, &roots)?;
+    let spec = recipe(&args.single)?;
+    let (data, _) = find::resolve(&spec.data, &args.single.roots())?;
     let judge = match &args.inception {
         Some(path) => Extractor::inception(path, device)?,
         None => Extractor::filters(device),
     };
     let fit = Fit { spec: &spec, data: &data, device, judge: &judge };
-    let summary = fit::run_judged(&fit, &args.out.join("work"), &args.out, &Bar::new()?)?;
+    let summary = fit::run_judged(&fit, &out.join("work"), out, &Bar::new()?)?;
     println!("{}", said(&summary, &judge));
     Ok(())
 }
@@ -100,20 +84,17 @@ fn said(summary: &FitSummary, judge: &Extractor) -> String {
 }
 
 /// The resolved recipe: that of the denoiser's job of a suite with this one cell.
-fn recipe(args: &Args, roots: &[PathBuf]) -> Result<FitSpec> {
-    let mut given = vec![
-        format!("data.name={}", args.data),
-        // Some cell must want generated images under some threat model, and train without
-        // holding any back; neither touches the denoiser.
+fn recipe(single: &Single) -> Result<FitSpec> {
+    // Some cell must want generated images under some threat model, and train without holding any
+    // back; neither touches the denoiser.
+    let given = [
         "generated.count=1".to_owned(),
         "threat.norm=linf".to_owned(),
         "threat.epsilon=8/255".to_owned(),
         "train.validation=0".to_owned(),
     ];
-    given.extend(args.overrides.iter().cloned());
-    let suite = Suite::parse("suite: fit\n", "arguments", Path::new(""), &given)?;
-    let plan = plan::resolve(&suite, roots, &Training)?;
-    let spec = plan.jobs.into_iter().find_map(|job| match job.work {
+    let jobs = single.jobs("fit", &given, &Training)?;
+    let spec = jobs.into_iter().find_map(|job| match job.work {
         Work::Fit(spec) => Some(spec),
         _ => None,
     });
@@ -153,15 +134,14 @@ mod tests {
         overrides.extend(["snapshot=32", "snapshot_images=4"].map(set));
         overrides.push("denoiser.snapshot_steps=2".to_owned());
         overrides.extend(["data.resolution=8", "data.train.count=40"].map(str::to_owned));
-        let args = Args {
+        let single = Single {
             data: "synthetic".to_owned(),
             data_dir: None,
             overrides,
-            inception: None,
-            device: "cpu".to_owned(),
             threads: Some(1),
             out: out.clone(),
         };
+        let args = Args { single, inception: None, device: "cpu".to_owned() };
         run(&args).unwrap();
         for name in ["denoiser.safetensors", "last.safetensors", "snapshots.jsonl", "log.jsonl"] {
             assert!(out.join(name).exists(), "{name}");

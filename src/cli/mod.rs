@@ -26,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 mod sheets;
+pub mod single;
 pub mod status;
 pub mod store;
 pub mod terminal;

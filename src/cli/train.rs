@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use crate::{
-    cli::bar::Bar,
+    cli::{bar::Bar, explain, single::Single, terminal},
     data::{Dataset, find, generated},
     device,
     error::{AtPath, Error, Result},
-    plan::{self, Files, Work},
-    suite::Suite,
+    plan::{Files, Job, Work},
     threat::Norm,
-    train::{self, spec::TrainSpec, validate::Scores},
+    train::{self, memory, resume, spec::TrainSpec, validate::Scores},
     units::Epsilon,
 };
 
@@ -24,20 +23,17 @@ use crate::{
   gauntlet train --data synthetic --arch wrn-10-1-swish --norm l2 --eps 128/255 \\
       --set train.epochs=10 --set train.batch=64 --out runs/try
 
-Writes best.safetensors, last.safetensors, log.jsonl and an event file for TensorBoard into --out,
-checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS) and on SIGTERM,
-SIGINT or SIGUSR1, after which it exits with 130; the same command goes on where it stopped.
-Several devices need train.virtual_batch, the images that share batch statistics, so that the
-result does not depend on their number. Memory: train.virtual_batch, train.checkpointing,
-train.precision (fp32, bf16, fp16).
+Writes best.safetensors, last.safetensors, log.jsonl, log.csv and an event file for TensorBoard
+into --out, checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS) and on
+SIGTERM, SIGINT or SIGUSR1, after which it exits with 130; the same command goes on where it
+stopped. Another recipe (more epochs, say: every rate of the schedule would differ) needs another
+--out. Several devices need train.virtual_batch, the images that share batch statistics, so that
+the result does not depend on their number. Memory: train.virtual_batch, train.checkpointing,
+train.precision (fp32, bf16, fp16); --memory counts it and trains nothing.
 `--set` takes every `train.*`, `data.*` and `generated.*` field of a suite (`gauntlet schema`).")]
 pub struct Args {
-    /// Data set: cifar10, cifar100, svhn, tiny-imagenet, synthetic.
-    #[arg(long, value_name = "NAME")]
-    data: String,
-    /// Folder with its files [default: as `gauntlet run` searches].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    single: Single,
     /// Architecture, such as wrn-28-10-swish.
     #[arg(long, value_name = "NAME", default_value = "wrn-28-10-swish")]
     arch: String,
@@ -53,9 +49,6 @@ pub struct Args {
     /// A generated set (.npz) to join the real images.
     #[arg(long, value_name = "FILE")]
     generated: Option<PathBuf>,
-    /// Overrides a field of the recipe: `--set train.epochs=2`. Repeatable.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
     /// Where to compute: auto, cpu, cuda, cuda:N; several share each batch: cuda:0,cuda:1.
     #[arg(
         long,
@@ -65,12 +58,9 @@ pub struct Args {
         default_value = "auto"
     )]
     device: Vec<String>,
-    /// Threads of libtorch [default: all cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Folder of the results.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// Counts the memory that this training takes on its device, and ends.
+    #[arg(long)]
+    memory: bool,
 }
 
 /// Runs the command.
@@ -79,52 +69,69 @@ pub struct Args {
 /// Whatever is wrong with arguments, data or the machine; [`Error::Interrupted`] after SIGINT,
 /// SIGTERM or SIGUSR1, once a checkpoint is written.
 pub fn run(args: &Args) -> Result<()> {
-    device::load_cuda();
-    device::set_threads(args.threads.unwrap_or_else(device::cores));
+    let Single { out, .. } = &args.single;
+    args.single.prepare();
     let devices: Vec<_> =
         args.device.iter().map(|name| device::choose(name)).collect::<Result<_>>()?;
-    let roots = Files::roots(args.data_dir.as_deref());
     let fake = args.generated.as_deref().map(generated::read_unnamed).transpose()?;
-    let spec = recipe(args, &roots, fake.as_ref())?;
-    let (real, _) = find::resolve(&spec.data, &roots)?;
+    let (job, spec) = recipe(args, fake.as_ref())?;
+    if args.memory {
+        return told(&spec);
+    }
+    let (real, _) = find::resolve(&spec.data, &args.single.roots())?;
     let parts: Vec<&Dataset> = fake.iter().collect();
-    let work = args.out.join("work");
+    let work = out.join("work");
+    resume::same(&work, &job.id, &spec)?;
     let progress = Bar::new()?;
-    let summary = train::run(&spec, &real, &parts, &devices, &work, &args.out, &progress)?;
-    println!("{}", said(&args.out, &summary));
+    let summary = train::run(&spec, &real, &parts, &devices, &work, out, &progress)?;
+    println!("{}", said(out, &summary));
+    Ok(())
+}
+
+/// Prints the arithmetic of memory.
+fn told(spec: &TrainSpec) -> Result<()> {
+    let parts = memory::parts(spec).ok_or_else(|| {
+        let arch = &spec.network.arch;
+        Error::input(format!("--memory: only wrn-DEPTH-WIDTH networks are counted, not `{arch}`"))
+    })?;
+    terminal::print(&explain::memory(&parts));
     Ok(())
 }
 
 fn said(out: &Path, summary: &train::TrainSummary) -> String {
-    let trained = format!(
-        "{}: {} epochs in {:.0} s, {:.0} images/s",
+    let outside = summary
+        .overhead
+        .map(|share| format!(", {:.1}% of it outside passes and update", 100.0 * share));
+    let mut said = format!(
+        "{}: {} epochs in {}\n{:.0} images/s{}",
         out.display(),
         summary.epochs,
-        summary.seconds,
-        summary.images_per_second
+        terminal::duration(summary.seconds),
+        summary.images_per_second,
+        outside.unwrap_or_default()
     );
-    let Some(best) = summary.best else { return trained };
+    if let Some(bytes) = device::peak_memory() {
+        said = format!("{said}, peak memory {}", terminal::size(bytes));
+    }
+    let Some(best) = summary.best else { return said };
     let scores = |scores: &Scores| {
         let robust = scores.robust.map(|tally| format!(", {:.2}% under PGD", tally.percent()));
         format!("{:.2}% clean{}", scores.clean.percent(), robust.unwrap_or_default())
     };
-    let mut said = format!(
-        "{trained}\nbest epoch {}: {} on held-out images",
-        summary.best_epoch,
-        scores(&best)
-    );
-    if let (Some(last), Some(lost)) = (summary.last, summary.robust_overfitting()) {
-        let last = scores(&last);
-        let epoch = summary.epochs;
-        said = format!("{said}\nlast epoch {epoch}: {last}; robust overfitting {lost:.2} points");
+    let (epoch, found) = (summary.best_epoch, scores(&best));
+    said = format!("{said}\nbest epoch {epoch}: {found} on held-out images");
+    if let Some(last) = summary.last {
+        said = format!("{said}\nlast epoch {}: {}", summary.epochs, scores(&last));
+    }
+    if let Some(lost) = summary.robust_overfitting {
+        said = format!("{said}; robust overfitting {lost:.2} points");
     }
     said
 }
 
-/// The resolved recipe: that of the training job of a suite with this one cell.
-fn recipe(args: &Args, roots: &[PathBuf], fake: Option<&Dataset>) -> Result<TrainSpec> {
+/// The training job of a suite with this one cell, and its recipe.
+fn recipe(args: &Args, fake: Option<&Dataset>) -> Result<(Job, TrainSpec)> {
     let mut given = vec![
-        format!("data.name={}", args.data),
         format!("train.preset={}", args.preset),
         format!("train.arch={}", args.arch),
         format!("threat.norm={}", args.norm),
@@ -135,16 +142,14 @@ fn recipe(args: &Args, roots: &[PathBuf], fake: Option<&Dataset>) -> Result<Trai
         given.push(format!("generated.file={}", path.display()));
         given.push(format!("generated.count={}", set.len()));
     }
-    given.extend(args.overrides.iter().cloned());
-    let suite = Suite::parse("suite: train\n", "arguments", Path::new(""), &given)?;
-    let plan = plan::resolve(&suite, roots, &Files)?;
-    let specs = plan.jobs.into_iter().filter_map(|job| match job.work {
-        Work::Train(spec) => Some(spec),
+    let jobs = args.single.jobs("train", &given, &Files)?;
+    let trainings = jobs.into_iter().filter_map(|job| match job.work.clone() {
+        Work::Train(spec) => Some((job, spec)),
         _ => None,
     });
-    let specs: Vec<_> = specs.collect();
-    match <[TrainSpec; 1]>::try_from(specs) {
-        Ok([spec]) => Ok(spec),
+    let trainings: Vec<_> = trainings.collect();
+    match <[_; 1]>::try_from(trainings) {
+        Ok([training]) => Ok(training),
         Err(many) => {
             let count = many.len();
             Err(Error::input(format!("the arguments describe {count} trainings, expected one")))

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     data::{Dataset, augment::Augmentation},
+    device::upload,
     rng::Stream,
 };
 
@@ -39,7 +40,7 @@ pub struct BatchSpec {
     pub fraction: f64,
     /// How many generated images count, from the first on.
     pub generated: usize,
-    /// How many of the first real images never appear.
+    /// How many real images never appear: see [`Dataset::held_out`].
     pub held_out: usize,
     /// What happens to each image.
     pub augmentation: Augmentation,
@@ -85,18 +86,18 @@ impl Batch {
     pub fn images(&self, device: Device) -> Tensor {
         let shape = self.shape();
         let bytes = Tensor::from_slice(&self.pixels).view(shape);
-        bytes.to_device(device).to_kind(Kind::Float) / 255.0
+        upload(&bytes, device).to_kind(Kind::Float) / 255.0
     }
 
     /// Labels `[n]`, `Int64`.
     pub fn targets(&self, device: Device) -> Tensor {
-        Tensor::from_slice(&self.labels).to_device(device)
+        upload(&Tensor::from_slice(&self.labels), device)
     }
 
     /// Noise `[n * repeats,3,h,w]`, `Float`; nothing for [`Noise::Off`].
     pub fn noise(&self, device: Device) -> Tensor {
         let [_, channels, height, width] = self.shape();
-        Tensor::from_slice(&self.noise).view([-1, channels, height, width]).to_device(device)
+        upload(&Tensor::from_slice(&self.noise).view([-1, channels, height, width]), device)
     }
 
     /// 1 where the image is generated, else 0: `[n]`, `Float`.
@@ -106,7 +107,7 @@ impl Batch {
             .iter()
             .map(|o| f32::from(u8::from(matches!(o, Origin::Generated(_)))))
             .collect();
-        Tensor::from_slice(&marks).to_device(device)
+        upload(&Tensor::from_slice(&marks), device)
     }
 
     fn shape(&self) -> [i64; 4] {
@@ -120,6 +121,8 @@ pub struct Batches<'a> {
     real: &'a Dataset,
     generated: &'a [&'a Dataset],
     spec: BatchSpec,
+    /// Indices of the real images that are trained on.
+    left: Vec<usize>,
 }
 
 impl<'a> Batches<'a> {
@@ -132,7 +135,8 @@ impl<'a> Batches<'a> {
         let available: usize = generated.iter().map(|part| part.len()).sum();
         assert!(spec.generated <= available && spec.held_out < real.len() && spec.batch > 0);
         assert!(generated.iter().all(|part| part.size == real.size));
-        Self { real, generated, spec }
+        let (_, left) = real.held_out(spec.held_out);
+        Self { real, generated, spec, left }
     }
 
     /// Steps of one epoch: ⌈N / batch⌉, N all real images, those held out too (as the paper).
@@ -189,13 +193,13 @@ impl<'a> Batches<'a> {
         let mut origins = Vec::with_capacity(self.spec.batch);
         if wanted > 0 {
             let (epoch, inner) = (step / self.steps(), (step % self.steps()) as usize);
-            let left = self.real.len() - self.spec.held_out;
+            let left = self.left.len();
             // A permutation may run out within an epoch: then a new round begins.
             let slices = left.div_ceil(wanted);
             let permutation = order.of(self.spec.seed, epoch, (inner / slices) as u64, left);
             let slice = inner % slices * wanted..left.min((inner % slices + 1) * wanted);
-            let held_out = self.spec.held_out;
-            origins.extend(permutation[slice].iter().map(|&i| Origin::Real(held_out + i as usize)));
+            let real = permutation[slice].iter().map(|&i| Origin::Real(self.left[i as usize]));
+            origins.extend(real);
         }
         let mut stream = Stream::new(self.spec.seed, "mix", step);
         while drawn > 0 && origins.len() < self.spec.batch {
@@ -394,13 +398,9 @@ mod tests {
     fn a_short_tail_is_filled_with_generated_images() {
         let (real, fake) = (numbered(12, 4), numbered(10, 4));
         let parts = [&fake];
-        let spec = BatchSpec { generated: 10, held_out: 1, batch: 4, fraction: 0.25, ..spec() };
-        let batches = Batches::new(&real, &parts, spec);
-        // 11 real images in slices of 3: the fourth slice, were there one, would hold 2.
-        let tail = Batches {
-            spec: BatchSpec { batch: 4, held_out: 4, ..batches.spec.clone() },
-            ..batches
-        };
+        let spec = BatchSpec { generated: 10, held_out: 4, batch: 4, fraction: 0.25, ..spec() };
+        // 8 real images are left, in slices of 3: the third holds 2.
+        let tail = Batches::new(&real, &parts, spec);
         let last = &all(&tail, 0..3, 1)[2];
         let generated = last.origins.iter().filter(|o| matches!(o, Origin::Generated(_))).count();
         assert_eq!((last.labels.len(), generated), (4, 2));

@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod find;
 pub mod folder;
 pub mod generated;
+mod held_out;
 pub mod loader;
 pub mod locate;
 pub mod picture;

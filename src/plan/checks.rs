@@ -56,7 +56,11 @@ pub(super) fn training(settings: &Settings, spec: &TrainSpec) -> Option<Problem>
     let message = spec.check().err()?.to_string();
     // The stage names the field first: `train.cutmix: ...`.
     let (key, rest) = message.split_once(": ").unwrap_or(("train", &message));
-    let key = if key == "train.threat" { "threat" } else { key };
+    let key = match key {
+        "train.threat" => "threat",
+        "train.generated_fraction" => "generated.fraction",
+        own => own,
+    };
     match position(key) {
         Some(_) => Some(blame(settings, key, rest.to_owned())),
         None => Some(Problem::new(None, key, rest)),

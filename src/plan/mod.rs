@@ -74,12 +74,9 @@ impl Stage {
     /// so that old results are not taken for new ones.
     pub fn revision(self) -> u32 {
         match self {
-            Self::Import
-            | Self::Fit
-            | Self::Generate
-            | Self::Label
-            | Self::Train
-            | Self::Evaluate => 1,
+            Self::Import | Self::Fit | Self::Generate | Self::Label | Self::Evaluate => 1,
+            // 2: where images lie class by class, those held out are spread over the classes.
+            Self::Train => 2,
         }
     }
 }

@@ -226,6 +226,8 @@ pub(super) fn train(
     let loss: Loss = settings.choice("train.loss");
     let crafts = loss != Loss::Standard;
     let weighs = crafts && loss != Loss::PgdAt;
+    // MART knows one way to craft and one way to pass.
+    let chooses = weighs && loss != Loss::Mart;
     let consistency = settings.real("train.consistency");
     let validation = settings.count("train.validation");
     let attacked = crafts && validation > 0;
@@ -253,7 +255,7 @@ pub(super) fn train(
         },
         score_clip: if loss == Loss::Score { settings.real("train.score_clip") } else { 0.0 },
         keep_clean: loss == Loss::PgdAt && settings.flag("train.keep_clean"),
-        craft: if weighs { settings.choice("train.craft") } else { Craft::Steps },
+        craft: if chooses { settings.choice("train.craft") } else { Craft::Steps },
         attack_steps: if crafts { settings.count("train.attack_steps") } else { 0 },
         attack_step_size: settings.optional_real("train.attack_step_size").filter(|_| crafts),
         epochs: settings.count("train.epochs"),
@@ -268,7 +270,7 @@ pub(super) fn train(
         tau: settings.real("train.tau"),
         average_warmup: settings.real("train.average_warmup"),
         batch_norm_momentum: settings.real("train.batch_norm_momentum"),
-        tracked: if weighs { settings.choice("train.tracked") } else { Tracked::Both },
+        tracked: if chooses { settings.choice("train.tracked") } else { Tracked::Both },
         virtual_batch: settings.optional_count("train.virtual_batch"),
         precision: settings.choice("train.precision"),
         checkpointing: settings.flag("train.checkpointing"),

@@ -134,7 +134,7 @@ fields! {
     "train.precision" Choice(&["fp32", "bf16", "fp16"]), Is("fp32"), "numbers in which the network computes (weights stay fp32)";
     "train.checkpointing" Flag, Is("false"), "whether forward passes are computed twice to save memory";
     "train.augment" Choice(&["none", "base", "cutout", "autoaugment", "randaugment", "idbh"]), Is("base"), "augmentation of training images";
-    "train.validation" Count(0, MANY), Is("1024"), "first training images held out to choose the best checkpoint";
+    "train.validation" Count(0, MANY), Is("1024"), "first training images held out to choose the best checkpoint (spread, where they lie class by class)";
     "train.validate_every" Count(1, 1_000_000), Is("1"), "validate after every so many epochs";
     "train.validation_steps" Count(1, 10_000), Is("40"), "PGD steps of the validation attack";
     "train.validation_step_size" Real(POSITIVE, 1000.0), Absent("epsilon / 4 for linf, 15 epsilon / 128 for l2"), "step size of the validation attack";

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::rng::Stream;
+use crate::{device::upload, rng::Stream};
 
 /// Four copies of images `x` `[b,3,h,w]` with targets `[b,k]`, each with one box from a shuffled
 /// copy: `[4b,3,h,w]` and `[4b,k]`.
@@ -11,7 +11,7 @@ pub fn mix(stream: &mut Stream, x: &Tensor, target: &Tensor) -> (Tensor, Tensor)
     let (mut images, mut targets) = (Vec::new(), Vec::new());
     for _ in 0..4 {
         let order: Vec<i64> = stream.permutation(b as usize).into_iter().map(i64::from).collect();
-        let order = Tensor::from_slice(&order).to_device(x.device());
+        let order = upload(&Tensor::from_slice(&order), x.device());
         let (rows, columns) = area(stream, h, w);
         let mut mixed = x.copy();
         let window =

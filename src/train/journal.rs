@@ -17,6 +17,11 @@ use crate::{
     units::Tally,
 };
 
+/// The log for TensorBoard.
+const EVENTS: &str = "events.out.tfevents.gauntlet";
+/// The log for spreadsheets.
+const TABLE: &str = "log.csv";
+
 /// One epoch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
@@ -34,8 +39,15 @@ pub struct Line {
     pub robust: Option<f64>,
     /// Accuracies of the averaged weights on held-out images, in epochs that validate.
     pub validation: Option<Scores>,
+    /// By how many percent points robust accuracy on held-out images is below the best so far.
+    #[serde(default)]
+    pub robust_overfitting: Option<f64>,
     /// Training images per second, attack included, validation not.
     pub images_per_second: f64,
+    /// Percent of the time of training proper that was neither passes of the network nor update; of
+    /// that, waiting for batches, and writing checkpoints. Known on one CPU alone.
+    #[serde(default)]
+    pub outside: Option<[f64; 3]>,
     /// Seconds since training began, those before an interruption included.
     pub seconds: f64,
     /// When that was, in seconds since 1970.
@@ -43,20 +55,37 @@ pub struct Line {
 }
 
 impl Line {
-    fn point(&self) -> Point<'static> {
+    fn curves(&self) -> [(&'static str, Option<f64>); 9] {
         let validation = self.validation;
-        let curves = [
+        [
             ("learning_rate", Some(self.learning_rate)),
             ("train/loss", Some(self.loss)),
             ("train/clean", self.clean),
             ("train/robust", self.robust),
             ("validation/clean", validation.map(|scores| scores.clean.percent())),
             ("validation/robust", validation.and_then(|s| s.robust).map(Tally::percent)),
+            ("validation/robust_overfitting", self.robust_overfitting),
             ("images_per_second", Some(self.images_per_second)),
-        ];
-        let values = curves.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        Point { time: self.time, step: self.step, values }
+            ("outside_percent", self.outside.map(|[all, ..]| all)),
+        ]
     }
+
+    fn point(&self) -> Point<'static> {
+        let known = self.curves().into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Point { time: self.time, step: self.step, values: known.collect() }
+    }
+
+    /// A line of the table; nothing stands where nothing was measured.
+    fn row(&self) -> String {
+        let values = self.curves().map(|(_, value)| value.map_or(String::new(), |v| v.to_string()));
+        format!("{},{},{},{}\n", self.epoch, self.step, values.join(","), self.seconds)
+    }
+}
+
+/// The first line of the table; `validation/robust` is `validation_robust` here.
+fn header(line: &Line) -> String {
+    let names = line.curves().map(|(name, _)| name.replace('/', "_"));
+    format!("epoch,step,{},seconds\n", names.join(","))
 }
 
 /// The log's file.
@@ -102,17 +131,23 @@ impl Journal {
         fs::copy(&self.path, path).at(path).map(drop)
     }
 
-    /// Writes the whole log once more, for TensorBoard, to `path`.
+    /// Writes the whole log once more into `folder`: for TensorBoard, and as a table (`log.csv`).
     ///
     /// # Errors
-    /// If either file refuses, or a line of the log is none.
-    pub fn draw(&self, path: &Path) -> Result<()> {
+    /// If a file refuses, or a line of the log is none.
+    pub fn draw(&self, folder: &Path) -> Result<()> {
         let text = fs::read_to_string(&self.path).at(&self.path)?;
         let lines = text.lines().map(serde_json::from_str);
         let lines: Vec<Line> = lines
             .collect::<serde_json::Result<_>>()
             .map_err(|error| Error::in_file(&self.path, error))?;
         let points: Vec<_> = lines.iter().map(Line::point).collect();
-        fs::write(path, tensorboard::file(&points)).at(path)
+        let rows = lines.first().map(header).into_iter().chain(lines.iter().map(Line::row));
+        let table: String = rows.collect();
+        for (name, bytes) in [(EVENTS, tensorboard::file(&points)), (TABLE, table.into_bytes())] {
+            let path = folder.join(name);
+            fs::write(&path, bytes).at(&path)?;
+        }
+        Ok(())
     }
 }

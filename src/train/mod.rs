@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod checkpoint;
+mod checks;
 pub mod craft;
 pub mod cutmix;
 pub mod journal;
@@ -14,6 +15,7 @@ mod official_tests;
 pub mod optimiser;
 pub mod passes;
 pub mod pgd;
+pub mod resume;
 pub mod run;
 mod scaling;
 pub mod schedule;

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    checkpoint,
+    checkpoint, checks,
     craft::SMALL,
     journal::{Journal, Line},
     layout,
     loss::{self, Examples},
+    resume::CHECKPOINT,
     schedule::{self, Pace},
     spec::{Augment, Loss, TrainSpec},
     trainer::{Best, Trainer},
@@ -38,8 +39,6 @@ use crate::{
 const SECONDS: u64 = 120;
 /// Names the environment variable.
 const PERIOD: &str = "GAUNTLET_CHECKPOINT_SECONDS";
-/// The log for TensorBoard.
-const EVENTS: &str = "events.out.tfevents.gauntlet";
 /// Threads that make batches: fewer than any attack keeps waiting.
 const THREADS: usize = 2;
 /// On a device that works ahead of us the loss is looked at after so many steps.
@@ -63,22 +62,19 @@ pub struct TrainSummary {
     /// Share of training proper, validation left out, that was neither passes of the network nor
     /// the update; known on one CPU alone.
     pub overhead: Option<f64>,
-}
-
-impl TrainSummary {
     /// How far robust accuracy on held-out images fell from the best epoch to the last, in percent
-    /// points: robust overfitting (Rice et al. 2020). Nothing where it was not measured.
-    pub fn robust_overfitting(&self) -> Option<f64> {
-        Some(self.best?.robust?.percent() - self.last?.robust?.percent())
-    }
+    /// points (Rice et al. 2020). Nothing where it was not measured.
+    #[serde(default)]
+    pub robust_overfitting: Option<f64>,
 }
 
 /// Trains a classifier by `spec` on `real` and the first `spec.generated` images of the parts of
-/// `generated`, on one device or on several that share the batch. `work` holds checkpoints and survives interruptions: called again with the same
-/// arguments, training goes on where it was. Checkpoints come every 120 seconds, or as often as the
-/// environment variable `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors`
-/// (averaged weights with the living batch-norm statistics), `log.jsonl` and an event file for
-/// TensorBoard; log and events grow in `work` meanwhile.
+/// `generated`, on one device or on several that share the batch. `work` holds checkpoints and
+/// survives interruptions: called again with the same arguments, training goes on where it was.
+/// Checkpoints come every 120 seconds, or as often as the environment variable
+/// `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors` (averaged
+/// weights with the living batch-norm statistics), `log.jsonl`, `log.csv` and an event file for
+/// TensorBoard; all three logs grow in `work` meanwhile.
 ///
 /// # Errors
 /// [`Error::Interrupted`] once `progress` asks to stop and a checkpoint is written;
@@ -94,15 +90,15 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<TrainSummary> {
     spec.check()?;
-    check_data(spec, real, generated)?;
-    check_devices(spec, devices)?;
+    checks::data(spec, real, generated)?;
+    checks::devices(spec, devices)?;
     for folder in [work, out] {
         fs::create_dir_all(folder).at(folder)?;
     }
     let batches = Batches::new(real, generated, batch_spec(spec, real));
     let pace = Pace::of(real.len() as u64, batch_spec(spec, real).batch as u64);
     let mut trainer = Trainer::new(spec, pace, devices)?;
-    trainer.resume(&work.join("checkpoint.safetensors"), spec)?;
+    trainer.resume(&work.join(CHECKPOINT), spec)?;
     let mut journal = Journal::open(&work.join("log.jsonl"), trainer.counters.log_length)?;
     let total = spec.epochs * batches.steps();
     progress.begin("train", total, "step");
@@ -115,7 +111,7 @@ pub fn run(
         session.train(&mut trainer, ahead, &mut journal)
     })?;
     journal.copy(&out.join("log.jsonl"))?;
-    journal.draw(&out.join(EVENTS))?;
+    journal.draw(out)?;
     trainer.export(spec, out)?;
     Ok(trainer.summary(spec))
 }
@@ -128,65 +124,10 @@ fn period() -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
-fn check_data(spec: &TrainSpec, real: &Dataset, generated: &[&Dataset]) -> Result<()> {
-    let classes = spec.network.classes;
-    if real.classes.len() as i64 > classes {
-        let count = real.classes.len();
-        return Err(Error::input(format!(
-            "{} has {count} classes, the network {classes}: state `classes: {count}`",
-            real.name
-        )));
-    }
-    if spec.validation >= real.len() as u64 {
-        return Err(Error::input(format!(
-            "train.validation: {} held-out images leave none of the {} of {} to train on",
-            spec.validation,
-            real.len(),
-            real.name
-        )));
-    }
-    let available: usize = generated.iter().map(|part| part.len()).sum();
-    if spec.generated > available as u64 {
-        return Err(Error::input(format!(
-            "train.generated: {} images are asked for, the generated set holds {available}",
-            spec.generated
-        )));
-    }
-    for part in generated {
-        let worst = part.labels.iter().max().map_or(0, |&label| i64::from(label));
-        if part.size != real.size || worst >= classes {
-            return Err(Error::input(format!(
-                "generated set {}: images of {:?} pixels and labels up to {worst} do not go with {} \
-                 ({:?} pixels, {classes} classes)",
-                part.name, part.size, real.name, real.size
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Batch statistics must not depend on how many devices there are.
-fn check_devices(spec: &TrainSpec, devices: &[Device]) -> Result<()> {
-    let images = if spec.consistency > 0.0 { 2 * spec.batch } else { spec.batch };
-    let parts = spec.virtual_batch.map_or(1, |size| images.div_ceil(size));
-    if (devices.len() as u64) <= parts && !devices.is_empty() {
-        return Ok(());
-    }
-    let (count, each) = (devices.len(), images / (devices.len() as u64).max(1));
-    Err(Error::input(format!(
-        "train.virtual_batch: {count} devices share a batch of {images} in {parts} parts; expected one \
-         part or more for each, such as train.virtual_batch={} (the images that share batch \
-         statistics, so that results do not depend on the number of devices)",
-        each.max(1)
-    )))
-}
-
 fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
     let norm = spec.threat.map(|threat| threat.norm);
-    // CutMix repeats each image four times, consistency takes two views of each.
-    let repeats = if spec.cutmix { 4 } else { 1 };
     BatchSpec {
-        batch: (spec.batch / repeats) as usize,
+        batch: spec.loaded() as usize,
         fraction: spec.generated_fraction,
         generated: spec.generated as usize,
         held_out: spec.validation as usize,
@@ -196,8 +137,9 @@ fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
             (Loss::Mart, _) | (Loss::Trades | Loss::Score, Some(Norm::L2)) => Noise::Normal,
             _ => Noise::Uniform,
         },
+        // Consistency takes two views of each image.
         views: if spec.consistency > 0.0 { 2 } else { 1 },
-        repeats: repeats as usize,
+        repeats: (spec.batch / spec.loaded()) as usize,
         seed: spec.seed,
     }
 }
@@ -226,12 +168,15 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn train(&self, trainer: &mut Trainer, ahead: Ahead, journal: &mut Journal) -> Result<()> {
+    fn train(&self, trainer: &mut Trainer, mut ahead: Ahead, log: &mut Journal) -> Result<()> {
         let (begun, before) = (Instant::now(), trainer.counters.seconds);
         let mut saved = Instant::now();
         // Where the device works ahead of us, asking for each step's numbers would wait for them.
         let mut seen = vec![f64::NAN; 3];
-        for batch in ahead {
+        loop {
+            let asked = Instant::now();
+            let Some(batch) = ahead.next() else { return Ok(()) };
+            trainer.counters.waiting += asked.elapsed().as_secs_f64();
             self.step(trainer, &batch);
             trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             let step = trainer.counters.step;
@@ -244,20 +189,21 @@ impl Session<'_> {
                 seen = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
             }
             if ends_epoch {
-                self.end_epoch(trainer, journal)?;
+                self.end_epoch(trainer, log)?;
                 trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             }
             self.report(trainer, &seen);
             if saves {
-                trainer.counters.log_length = journal.length;
-                trainer.save(&self.work.join("checkpoint.safetensors"), self.spec)?;
+                let begun = Instant::now();
+                trainer.counters.log_length = log.length;
+                trainer.save(&self.work.join(CHECKPOINT), self.spec)?;
                 saved = Instant::now();
+                trainer.counters.saving += begun.elapsed().as_secs_f64();
             }
             if stopping {
                 return Err(Error::Interrupted);
             }
         }
-        Ok(())
     }
 
     fn step(&self, trainer: &mut Trainer, batch: &Batch) {
@@ -318,6 +264,7 @@ impl Session<'_> {
         }
         let rate = schedule::rate(self.spec, trainer.pace, trainer.counters.step - 1);
         let [loss, clean, robust] = trainer.take_means();
+        let outside = trainer.outside();
         let percent = |share: f64| Some(100.0 * share).filter(|value| value.is_finite());
         journal.add(&Line {
             epoch,
@@ -327,11 +274,13 @@ impl Session<'_> {
             clean: percent(clean),
             robust: percent(robust),
             validation,
+            robust_overfitting: trainer.overfitting(),
             images_per_second: trainer.speed(),
+            outside: outside.map(|shares| shares.map(|share| 100.0 * share)),
             seconds: trainer.counters.seconds,
             time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
         })?;
-        journal.draw(&self.work.join(EVENTS))
+        journal.draw(self.work)
     }
 
     /// The line that people watch; `seen` are loss, clean and robust accuracy of a recent step.
@@ -363,7 +312,7 @@ impl Session<'_> {
         };
         let origins = self.batches.at(step - 1).origins;
         let some: Vec<_> = origins.iter().take(8).map(|origin| format!("{origin:?}")).collect();
-        let path = self.work.join("checkpoint.safetensors");
+        let path = self.work.join(CHECKPOINT);
         let checkpoint = match checkpoint::read(&path) {
             Ok((_, words)) => {
                 let step = Trainer::step_of(&words).map(|step| format!(" (step {step})"));

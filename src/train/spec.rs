@@ -215,6 +215,21 @@ impl TrainSpec {
         self.validation_step_size.unwrap_or(threat.epsilon.value() * share)
     }
 
+    /// Images that a batch loads: CutMix repeats each of them four times.
+    pub(super) fn loaded(&self) -> u64 {
+        if self.cutmix { self.batch / 4 } else { self.batch }
+    }
+
+    /// Of these, generated ones.
+    fn drawn(&self) -> u64 {
+        (self.loaded() as f64 * self.generated_fraction) as u64
+    }
+
+    /// Whether the schedule sets the momentum too.
+    fn cycles_momentum(&self) -> bool {
+        matches!(self.schedule, Schedule::Cosinew | Schedule::Cyclic)
+    }
+
     /// Refuses combinations of values that mean nothing, before anything runs.
     ///
     /// # Errors
@@ -237,6 +252,14 @@ impl TrainSpec {
             (
                 self.generated == 0 && self.generated_fraction > 0.0,
                 "generated_fraction: there are no generated images (generated: 0)".into(),
+            ),
+            (
+                self.generated_fraction > 0.0 && self.drawn() == 0,
+                format!(
+                    "generated_fraction: {} of a batch of {} is less than one image",
+                    self.generated_fraction,
+                    self.loaded()
+                ),
             ),
             (
                 !(0.0..1.0).contains(&self.label_smoothing),
@@ -285,6 +308,21 @@ impl TrainSpec {
             (
                 self.virtual_batch.is_some_and(|size| size < 2),
                 "virtual_batch: batch statistics need 2 images or more".into(),
+            ),
+            (
+                self.consistency > 0.0
+                    && self.virtual_batch.is_some_and(|size| !size.is_multiple_of(2)),
+                "virtual_batch: with consistency both views of an image go together; expected an \
+                 even number"
+                    .into(),
+            ),
+            (
+                self.nesterov && self.momentum == 0.0 && !self.cycles_momentum(),
+                "nesterov: needs a momentum; state train.momentum or nesterov: false".into(),
+            ),
+            (
+                self.threat.is_some_and(|threat| threat.epsilon.value() == 0.0),
+                "threat: a bound of 0 perturbs nothing; use `loss: standard`".into(),
             ),
         ];
         rules

@@ -152,8 +152,63 @@ fn noted(outcome: &Outcome, batch: &Examples, device: Device) -> Tensor {
         Some(logits) => {
             logits.argmax(1, false).eq_tensor(&batch.y).to_kind(Kind::Double).mean(None)
         }
-        None => Tensor::from(f64::NAN).to_device(device),
+        None => Tensor::full([0i64; 0], f64::NAN, (Kind::Double, device)),
     };
     let loss = outcome.loss.detach().to_kind(Kind::Double);
     Tensor::stack(&[loss, accuracy(&outcome.clean), accuracy(&outcome.robust)], 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        net::formula,
+        threat::{Norm, ThreatModel},
+        train::{golden, spec::Loss, toy},
+        units::Epsilon,
+    };
+
+    /// Two halves that are alike have the batch statistics of the whole, so that parts must add up
+    /// to it; and so must devices.
+    #[test]
+    fn parts_of_a_batch_add_up_to_the_whole() {
+        // A direction turns with rounding as much as rounding is; a sign may turn over.
+        let threat = Some(ThreatModel { norm: Norm::L2, epsilon: Epsilon::new(128, 255) });
+        let base = TrainSpec { threat, attack_steps: 3, ..golden::spec() };
+        for loss in [Loss::Trades, Loss::Score, Loss::PgdAt] {
+            let spec = TrainSpec { loss, ..base.clone() };
+            let indices: Vec<usize> = (0..8).collect();
+            let twice = |half: Tensor| Tensor::cat(&[&half, &half], 0);
+            let images = toy::shapes(8, 5);
+            let y = twice(images.targets(&indices, Device::Cpu));
+            let generated = Tensor::zeros([16], (Kind::Float, Device::Cpu));
+            let batch = Examples {
+                x: twice(images.images(&indices, Device::Cpu)),
+                target: loss::smoothed(&spec, &y, &generated, 10),
+                y,
+                mixed: false,
+                start: twice(formula::tensor(3 << 20, &[8, 3, 16, 16], -0.002, 0.002)),
+            };
+            let share = |size: Option<u64>, devices: usize| {
+                let network = Network::new(&spec.network, 3, Device::Cpu).unwrap();
+                let flat = Flat::of(network.parameters());
+                let member = |_| Member::new(&spec, Device::Cpu, 1).unwrap();
+                let mut others: Vec<Member> = (1..devices).map(member).collect();
+                let task = Task { spec: &spec, momentum: 0.1, whole: 16 };
+                let parts = spread(batch.parts(size, 1), devices);
+                work((&network, &flat), &mut others, parts, task, None)
+            };
+            let whole = share(None, 1);
+            for (size, devices) in [(8, 1), (8, 2)] {
+                let parts = share(Some(size), devices);
+                let off = (&parts.gradient - &whole.gradient).norm() / whole.gradient.norm();
+                let off = off.double_value(&[]);
+                println!("{loss:?} in parts of {size} on {devices}: gradient off by {off:e}");
+                assert!(off < 1e-5, "{loss:?} {size} {devices}: {off:e}");
+                let seen = (&parts.seen - &whole.seen).nan_to_num(0.0, None, None).abs().max();
+                assert!(seen.double_value(&[]) < 1e-6);
+            }
+            assert!(whole.gradient.norm().double_value(&[]) > 1e-3);
+        }
+    }
 }

@@ -106,4 +106,41 @@ mod tests {
         let curve = [0x0a, 11, 0x0a, 4, b'l', b'o', b's', b's', 0x15, 0, 0, 0xc0, 0x3f];
         assert!(second.windows(curve.len()).any(|window| window == curve));
     }
+
+    /// The contents of a file's records; nothing if a length or a checksum does not hold.
+    fn records(mut file: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+        // As readers do it: the checksum is unmasked, then compared.
+        let holds = |content: &[u8], masked: &[u8]| {
+            number(masked).wrapping_sub(0xa282_ead8).rotate_left(15) == crc32c(content)
+        };
+        let mut contents = Vec::new();
+        while !file.is_empty() {
+            let (head, rest) = file.split_at_checked(12)?;
+            let length = u64::from_le_bytes(head[..8].try_into().unwrap()) as usize;
+            let (content, rest) =
+                holds(&head[..8], &head[8..]).then(|| rest.split_at_checked(length))??;
+            let (checksum, rest) = rest.split_at_checked(4)?;
+            contents.push(holds(content, checksum).then(|| content.to_vec())?);
+            file = rest;
+        }
+        Some(contents)
+    }
+
+    #[test]
+    fn every_record_is_whole_and_damage_is_seen() {
+        let curve = |step: u64| vec![("train/loss", step as f64 / 7.0), ("validation/robust", 1.0)];
+        let points: Vec<_> =
+            (0..40).map(|i| Point { time: 1e9, step: i, values: curve(i) }).collect();
+        let mut file = file(&points);
+        let found = records(&file).expect("whole");
+        assert_eq!(found.len(), 41);
+        assert_eq!(found[40][9..11], [0x10, 39]);
+        for place in [0, 9, 13, file.len() / 2, file.len() - 1] {
+            file[place] ^= 4;
+            assert_eq!(records(&file), None, "byte {place}");
+            file[place] ^= 4;
+        }
+        assert_eq!(records(&file[..file.len() - 1]), None);
+    }
 }

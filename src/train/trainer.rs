@@ -34,6 +34,7 @@ pub(super) struct Best {
 
 /// What a checkpoint knows besides tensors.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Counters {
     /// Steps done.
     pub(super) step: u64,
@@ -45,6 +46,10 @@ pub(super) struct Counters {
     pub(super) validating: f64,
     /// Of training proper, seconds in the network's passes and in the update.
     pub(super) working: f64,
+    /// Of the rest, seconds of waiting for batches.
+    pub(super) waiting: f64,
+    /// And of writing checkpoints.
+    pub(super) saving: f64,
     /// Bytes of the log that are true.
     pub(super) log_length: u64,
     /// Steps since the epoch began that `sums` counts.
@@ -103,7 +108,7 @@ impl Trainer {
             best: None,
             latest: zeros(),
             sums: zeros(),
-            broken: Tensor::from(i64::MAX).to_device(device),
+            broken: Tensor::full([0i64; 0], i64::MAX, (Kind::Int64, device)),
         })
     }
 
@@ -133,7 +138,9 @@ impl Trainer {
 
     /// Keeps what the log and the progress line say of a step.
     fn note(&mut self, seen: &Tensor, images: i64) {
-        let now = Tensor::from(self.counters.step as i64 + 1).to_device(self.device);
+        // Made on the device: a number that travels there would wait for all that it has to do.
+        let step = self.counters.step as i64 + 1;
+        let now = Tensor::full([0i64; 0], step, (Kind::Int64, self.device));
         let sound = seen.select(0, 0).isfinite();
         self.broken = self.broken.where_self(&sound, &self.broken.minimum(&now));
         self.sums += seen;
@@ -196,13 +203,20 @@ impl Trainer {
         counters.images as f64 / (counters.seconds - counters.validating).max(1e-9)
     }
 
-    /// Share of training proper that is neither passes of the network nor update, where the host's
-    /// clock sees it: on a CPU.
-    fn overhead(&self) -> Option<f64> {
+    /// Shares of training proper, where the host's clock sees them (on a CPU): all that is neither
+    /// passes of the network nor update; of that, waiting for batches, and writing checkpoints.
+    pub(super) fn outside(&self) -> Option<[f64; 3]> {
         let counters = &self.counters;
         let proper = counters.seconds - counters.validating;
         let alone = self.device == Device::Cpu && self.others.is_empty() && proper > 0.0;
-        alone.then(|| (1.0 - counters.working / proper).max(0.0))
+        let all = (1.0 - counters.working / proper).max(0.0);
+        alone.then(|| [all, counters.waiting / proper, counters.saving / proper])
+    }
+
+    /// By how many percent points robust accuracy on held-out images has fallen since its best.
+    pub(super) fn overfitting(&self) -> Option<f64> {
+        let best = self.best.as_ref()?.scores?.robust?;
+        Some(best.percent() - self.counters.last?.robust?.percent())
     }
 
     /// Writes everything that is needed to go on.
@@ -295,7 +309,8 @@ impl Trainer {
             last: self.counters.last,
             seconds: self.counters.seconds,
             images_per_second: self.speed(),
-            overhead: self.overhead(),
+            overhead: self.outside().map(|[all, ..]| all),
+            robust_overfitting: self.overfitting(),
         }
     }
 }

@@ -30,14 +30,14 @@ impl Scores {
     }
 }
 
-/// Scores of `passes` on the first `spec.validation` images of `real`. The attack's noise is a
+/// Scores of `passes` on the `spec.validation` images of `real` that are held out. The attack's noise is a
 /// function of the image, the same every time.
 pub fn scores(spec: &TrainSpec, passes: &Passes, real: &Dataset, device: Device) -> Scores {
     let _guard = tch::no_grad_guard();
     let attack = attack(spec);
     let zero = Tally { correct: 0, total: 0 };
     let mut scores = Scores { clean: zero, robust: attack.map(|_| zero) };
-    let indices: Vec<usize> = (0..spec.validation as usize).collect();
+    let (indices, _) = real.held_out(spec.validation as usize);
     for chunk in indices.chunks(spec.batch.min(512) as usize) {
         let (x, y) = (real.images(chunk, device), real.targets(chunk, device));
         count(&mut scores.clean, &passes.seen(&x, Mode::Eval), &y);
