@@ -68,6 +68,7 @@ fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
             line["seconds"].take();
             line["images_per_second"].take();
             line["time"].take();
+            line["outside"].take();
             line
         });
         lines.collect::<Vec<_>>()
