@@ -27,6 +27,9 @@ axes:
   include:
     - {label: normal training, threat: linf, train.loss: standard, generated.count: 0}
 sampler: {steps: 2}
+reference:
+  - {cell: {generated.count: 20, threat: linf}, robust: 50, source: nowhere}
+report: {title: Tiny, rows: generated.count, fid: filters}
 ";
 
 struct Place {
@@ -89,6 +92,11 @@ fn a_suite_runs_once_and_then_from_the_store() {
     for file in ["report.html", "report.md", "results.csv", "results.parquet"] {
         assert!(place.path("out/tiny").join(file).exists(), "{file}");
     }
+    // The report is as the suite wants it, with what only the store knows.
+    let report = fs::read_to_string(place.path("out/tiny/report.md")).unwrap();
+    for part in ["# Tiny", "| 50.00? |", " FID |", "![Attacked images, linf 8/255]"] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
     let second = json(&place.run(&["run", "tiny.yaml", "--device", "cpu", "--json"]));
     assert_eq!(second["run"], 0, "{second}");
     let plan = json(&place.run(&["plan", "tiny.yaml", "--json"]));
@@ -125,12 +133,15 @@ fn every_mistake_of_a_suite_is_named_at_its_place() {
     let wrong = SUITE
         .replace("epochs: 2", "epocs: 2")
         .replace("epsilon: 8/255", "epsilon: 9000/255x")
-        .replace("threat: [linf, l2]", "threat: [linf, l3]");
+        .replace("threat: [linf, l2]", "threat: [linf, l3]")
+        .replace("rows: generated.count", "rows: generated.cuont");
     let place = Place::new(&wrong);
     let output = place.run(&["plan", "tiny.yaml"]);
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{message}");
-    for part in ["tiny.yaml:4:", "9000/255x", "epocs", "epochs", "l3", "tiny.yaml:15:"] {
+    for part in
+        ["tiny.yaml:4:", "9000/255x", "epocs", "epochs", "l3", "tiny.yaml:15:", "`generated.cuont`"]
+    {
         assert!(message.contains(part), "{part} is missing in:\n{message}");
     }
     assert!(!place.path(".gauntlet").exists(), "a plan writes nothing");

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod browser;
+mod compare;
 mod evaluate;
 mod line;
 mod networks;

@@ -134,11 +134,14 @@ fn against(args: &Args, first: &[Found], second: &[Found]) -> Result<Versus> {
                 a.row.threat, b.row.threat
             ));
         }
-        let one = matched(a, b, &first_name, &second_name)?;
-        if one.paired.is_none() {
-            notes.push(format!("{}: not paired, because records are missing", one.what));
-        }
-        matches.push(one);
+        matches.push(matched(a, b, &first_name, &second_name)?);
+    }
+    let unpaired = matches.iter().filter(|one| one.paired.is_none()).count();
+    if unpaired > 0 {
+        notes.push(format!(
+            "{unpaired} of {} not paired, because records of both are not here",
+            matches.len()
+        ));
     }
     notes.extend(left.iter().map(|b| format!("{} stands only in {second_name}", title(b))));
     if matches.is_empty() {
@@ -201,13 +204,14 @@ fn against_published(args: &Args, first: &[Found], key: &str) -> Result<Versus> 
             "" => one.is_ours_to_match(),
             key => one.key == key,
         };
-        if !a.row.is_comparable() {
-            notes.push(format!("{}: small scale, not comparable with published", title(a)));
-        }
         for one in theirs.iter().filter(|one| wanted(one)) {
             let [clean, _, robust] = one.tallies();
             matches.push(Match {
-                what: if key.is_empty() { one.key.clone() } else { title(a) },
+                what: match (key.is_empty(), first.len() > 1) {
+                    (true, true) => format!("{}; {}", title(a), one.key),
+                    (true, false) => one.key.clone(),
+                    (false, _) => title(a),
+                },
                 first: format!("{name} ({})", title(a)),
                 second: format!("{} ({})", one.key, one.architecture),
                 first_counts: (a.row.clean, a.row.robust),
@@ -225,7 +229,18 @@ fn against_published(args: &Args, first: &[Found], key: &str) -> Result<Versus> 
             || "none is published for its data set and threat model".to_owned(),
             |near| format!("did you mean published:{near}?"),
         );
-        return Err(Error::input(format!("no published model `{key}` to compare with: {hint}")));
+        let wanted = match key {
+            "" => "no published result of Wang et al. 2023".to_owned(),
+            key => format!("no published model `{key}`"),
+        };
+        return Err(Error::input(format!("{wanted} to compare with: {hint}")));
+    }
+    let small = first.iter().filter(|a| !a.row.is_comparable()).count();
+    if small > 0 {
+        notes.push(format!(
+            "{small} of {} results of {name} are of small scale: not comparable with published ones",
+            first.len()
+        ));
     }
     notes.push(
         "published figures are known as shares alone, so nothing is paired; they stand for 10,000 \

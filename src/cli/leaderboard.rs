@@ -71,6 +71,10 @@ pub struct Args {
 /// # Errors
 /// If results or entries cannot be read, or files cannot be written.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(folder) = args.entries.as_deref().filter(|folder| folder.ends_with("corruptions")) {
+        print(&corruptions(folder, args.top)?);
+        return Ok(());
+    }
     let mut rows = Vec::new();
     for path in &args.ours {
         let found = ours::find(path, &args.store, args.data_dir.as_deref())?;
@@ -91,6 +95,49 @@ pub fn run(args: &Args) -> Result<()> {
         print(&format!("written: {}", out.join("leaderboard.html").display()));
     }
     Ok(())
+}
+
+/// RobustBench's table of common corruptions: there is no bound, and nothing of ours to add.
+fn corruptions(folder: &Path, top: usize) -> Result<String> {
+    let (mut entries, complaints) = robustbench::read_what_fits(folder)?;
+    complaints.iter().for_each(|complaint| eprintln!("left out: {complaint}"));
+    robustbench::rank(&mut entries);
+    let cut = |text: &str, width: usize| -> String {
+        let text = text.replace("<br>", " ");
+        match text.chars().count() > width {
+            true => text.chars().take(width - 1).chain(['…']).collect(),
+            false => text,
+        }
+    };
+    let mut text = format!(
+        "common corruptions ({})\n rank {:<32} {:>6} {:>6} {:<13} venue\n{}\n",
+        folder.display(),
+        "method",
+        "clean",
+        "corr.",
+        "architecture",
+        "─".repeat(80)
+    );
+    for (at, (key, entry)) in entries.iter().enumerate().take(top) {
+        let percent = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2}"));
+        let words = |key: &str, width| cut(entry.text(key).unwrap_or_default(), width);
+        let line = format!(
+            " {:>4} {:<32} {:>6} {:>6} {:<13} {}",
+            at + 1,
+            cut(key, 32),
+            percent(entry.clean()),
+            percent(entry.ranking()),
+            words("architecture", 13),
+            words("venue", 12)
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let more = entries.len().saturating_sub(top);
+    if more > 0 {
+        text.push_str(&format!("{more} more: --top N\n"));
+    }
+    Ok(text)
 }
 
 fn boards(args: &Args, rows: &[Row]) -> Result<Vec<Board>> {
@@ -125,8 +172,24 @@ fn entries(folder: &Path) -> Result<Vec<Published>> {
         let message = "the folder's name must say the norm, as in model_info/cifar10/Linf";
         Error::in_file(folder, message)
     })?;
-    let entries = robustbench::read_folder(folder)?;
-    Ok(entries.iter().filter_map(|(key, entry)| entry.published(key, norm)).collect())
+    let (entries, mut complaints) = robustbench::read_what_fits(folder)?;
+    let mut lines = Vec::new();
+    for (key, entry) in &entries {
+        match entry.published(key, norm) {
+            Ok(line) => lines.push(line),
+            Err(error) => {
+                let path = folder.join(format!("{key}.json"));
+                complaints.push(format!("{}: {error}", path.display()));
+            }
+        }
+    }
+    complaints.iter().for_each(|complaint| eprintln!("left out: {complaint}"));
+    // Whoever names no data set means that of the folder: cifar10/Linf.
+    let set = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    for line in lines.iter_mut().filter(|line| line.dataset.is_empty()) {
+        line.dataset = set.clone().into_owned();
+    }
+    Ok(lines)
 }
 
 fn write(out: &Path, boards: &[Board], rows: &[Row]) -> Result<()> {

@@ -24,8 +24,8 @@ impl Entry {
     /// Reads one model_info file.
     ///
     /// # Errors
-    /// If it is not a JSON object with a name, a data set, a clean accuracy and an accuracy to
-    /// rank by; the message names the key.
+    /// If it is not a JSON object with an accuracy to rank by; the message names the key. Whatever
+    /// else is missing only matters to a leaderboard (see [`Entry::published`]).
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).at(path)?;
         let fields = match serde_json::from_slice(&bytes) {
@@ -34,15 +34,6 @@ impl Entry {
             Err(error) => return Err(Error::in_file(path, format!("not JSON: {error}"))),
         };
         let entry = Self { fields };
-        for key in ["name", "dataset", "architecture"] {
-            if entry.text(key).is_none() {
-                return Err(Error::in_file(path, format!("`{key}`: expected a text")));
-            }
-        }
-        if entry.clean().is_none() {
-            let message = "`clean_acc`: expected a percentage as a string, like \"92.44\"";
-            return Err(Error::in_file(path, message));
-        }
         if entry.ranking().is_none() && entry.percent("robust_acc").is_none() {
             let message =
                 "expected a percentage in `external`, `autoattack_acc` or `corruptions_acc`";
@@ -88,16 +79,23 @@ impl Entry {
             .or_else(|| self.percent("corruptions_acc"))
     }
 
-    /// The entry as a line of a leaderboard, `key` naming it; `None` for those without a bound
-    /// (corruptions).
-    pub fn published(&self, key: &str, norm: Norm) -> Option<Published> {
+    /// The entry as a line of a leaderboard, `key` naming it.
+    ///
+    /// # Errors
+    /// If it lacks a bound (as those for corruptions do), a clean accuracy or one under attack.
+    pub fn published(&self, key: &str, norm: Norm) -> Result<Published> {
         let words = |name: &str| self.text(name).unwrap_or_default().to_owned();
-        let epsilon = match self.fields.get("eps")? {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => return None,
+        let epsilon = match self.fields.get("eps") {
+            Some(Value::String(text)) if super::row::number(text).is_some() => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => return Err(Error::input("`eps`: expected a bound, like \"8/255\"")),
         };
-        Some(Published {
+        let percent = |key: &str, found: Option<f64>| {
+            found.ok_or_else(|| {
+                Error::input(format!("`{key}`: expected a percentage, like \"92.44\""))
+            })
+        };
+        Ok(Published {
             key: key.to_owned(),
             title: words("name"),
             dataset: words("dataset"),
@@ -105,9 +103,9 @@ impl Entry {
             epsilon,
             architecture: words("architecture"),
             venue: words("venue"),
-            clean: self.clean()?,
-            robust: self.ranking()?,
-            autoattack: self.percent("autoattack_acc")?,
+            clean: percent("clean_acc", self.clean())?,
+            robust: percent("autoattack_acc", self.ranking())?,
+            autoattack: percent("autoattack_acc", self.percent("autoattack_acc"))?,
             extra_data: self.fields.get("additional_data").and_then(Value::as_bool) == Some(true),
             source: words("link"),
             unreliable: self.unreliable(),
@@ -163,6 +161,27 @@ pub fn read_folder(folder: &Path) -> Result<Vec<(String, Entry)>> {
     Ok(found)
 }
 
+/// As [`read_folder`], but a file that is no entry is only complained about.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn read_what_fits(folder: &Path) -> Result<(Vec<(String, Entry)>, Vec<String>)> {
+    let (mut found, mut complaints) = (Vec::new(), Vec::new());
+    for item in std::fs::read_dir(folder).at(folder)? {
+        let path = item.at(folder)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            match Entry::read(&path) {
+                Ok(entry) => found.push((stem, entry)),
+                Err(error) => complaints.push(error.to_string()),
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    complaints.sort();
+    Ok((found, complaints))
+}
+
 /// Puts entries into RobustBench's order: the ranking figure descending, equals as they stood.
 pub fn rank(entries: &mut [(String, Entry)]) {
     entries.sort_by(|a, b| b.1.ranking().unwrap_or(0.0).total_cmp(&a.1.ranking().unwrap_or(0.0)));
@@ -198,8 +217,7 @@ mod tests {
         for (text, named) in [
             ("[1]", "object"),
             ("{", "JSON"),
-            (r#"{"name": "a"}"#, "dataset"),
-            (r#"{"name":"a","dataset":"c","architecture":"w","clean_acc":"many"}"#, "clean_acc"),
+            (r#"{"name": "a", "autoattack_acc": "many"}"#, "autoattack_acc"),
             (
                 r#"{"name":"a","dataset":"c","architecture":"w","clean_acc":"9.5"}"#,
                 "autoattack_acc",
@@ -209,6 +227,27 @@ mod tests {
             let message = Entry::read(&path).unwrap_err().to_string();
             assert!(message.contains("x.json") && message.contains(named), "{message}");
         }
+    }
+
+    #[test]
+    fn odd_entries_stand_or_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let odd = [
+            ("a", r#"{"clean_acc":"90.1","autoattack_acc":61.5,"eps":0.031,"x":[1],"venue":null}"#),
+            ("b", r#"{"clean_acc":null,"autoattack_acc":"60","eps":"8/255"}"#),
+            ("c", r#"{"clean_acc":"90","autoattack_acc":"60","eps":null}"#),
+            ("d", "[]"),
+        ];
+        for (stem, text) in odd {
+            std::fs::write(folder.path().join(format!("{stem}.json")), text).unwrap();
+        }
+        let (found, complaints) = read_what_fits(folder.path()).unwrap();
+        assert_eq!((found.len(), complaints.len()), (3, 1));
+        assert!(complaints[0].contains("d.json"), "{complaints:?}");
+        let line = |at: usize| found[at].1.published(&found[at].0, Norm::Linf);
+        assert_eq!((line(0).unwrap().robust, line(0).unwrap().epsilon.as_str()), (61.5, "0.031"));
+        assert!(line(1).unwrap_err().to_string().contains("clean_acc"));
+        assert!(line(2).unwrap_err().to_string().contains("eps"));
     }
 
     const PARTS: [&str; 7] = [

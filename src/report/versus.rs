@@ -16,6 +16,9 @@ use crate::{
     units::Tally,
 };
 
+/// Columns of the terminal for names.
+const NAME: usize = 26;
+
 /// Two results that belong together.
 #[derive(Debug, Clone, Serialize)]
 pub struct Match {
@@ -143,17 +146,21 @@ impl Versus {
         }
         let _ = writeln!(
             text,
-            "\n{:<26} {:>6} {:>6} {:>6} {:>15} {:>8}  better",
+            "\n{:<NAME$} {:>6} {:>6} {:>6} {:>15} {:>8}  better",
             "robust %", "A", "B", "A-B", "95% interval", "p"
         );
         text.push_str(&"─".repeat(80));
         text.push('\n');
         for one in &self.matches {
             let Gap { points, low, high, p } = one.gap();
-            let what: String = if one.what.chars().count() > 26 {
-                one.what.chars().take(25).chain(['…']).collect()
+            // A name that does not fit has lines of its own: cut names look alike.
+            let what = if one.what.chars().count() > NAME {
+                wrapped(&one.what, 80).iter().for_each(|part| {
+                    let _ = writeln!(text, "{part}");
+                });
+                ""
             } else {
-                one.what.clone()
+                one.what.as_str()
             };
             let better = match one.verdict() {
                 Verdict::First => "A",
@@ -164,7 +171,7 @@ impl Versus {
             let (a, b) = (one.first_counts.1.percent(), one.second_counts.1.percent());
             let _ = writeln!(
                 text,
-                "{what:<26} {a:>6.2} {b:>6.2} {points:>+6.1} {interval:>15} {:>8}  {better}",
+                "{what:<NAME$} {a:>6.2} {b:>6.2} {points:>+6.1} {interval:>15} {:>8}  {better}",
                 p_value(p)
             );
         }
