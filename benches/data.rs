@@ -1,17 +1,19 @@
 //! What feeding a training costs: decoding, augmentation, and random batches of a set that is
 //! mapped, beside plain random reads of the same pages.
 //!
-//! `cargo bench --profile dev --bench data` avoids building libtorch's bindings anew. The mapped
-//! set is a stand-in of `GAUNTLET_BENCH_IMAGES` images (default 400,000: 1.2 GB), made once in
+//! `cargo bench --profile dev --bench data -- "random batches"` runs the last part alone; the profile
+//! avoids building libtorch's bindings anew. The mapped set is a stand-in of `GAUNTLET_BENCH_IMAGES` images (default 400,000: 1.2 GB), made once in
 //! `target/bench-data`; take more than the machine's memory holds to measure the disk.
 
 use std::{
     fs::{self, File},
     hint::black_box,
     io::{BufWriter, Write},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::Instant,
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -20,13 +22,15 @@ use gauntlet::{
         Dataset,
         augment::{Augmentation, Policy},
         generated,
-        loader::{BatchSpec, Batches, Noise},
+        loader::{Ahead, Batch, BatchSpec, Batches, Noise, Origin},
         picture,
         spec::Split,
         synthetic,
     },
     rng::Stream,
+    train::cutmix,
 };
+use tch::Device;
 
 fn decode(criterion: &mut Criterion) {
     let bytes = fs::read("tests/pictures/420.jpg").expect("a picture of the repository");
@@ -58,6 +62,24 @@ fn augment(criterion: &mut Criterion) {
             });
         });
     }
+}
+
+/// CutMix works on a batch of tensors: of 128 images it makes 512.
+fn cut_and_mix(criterion: &mut Criterion) {
+    tch::set_num_threads(1);
+    let set = synthetic::draw(Split::Train, 0, 128, 32);
+    let indices: Vec<usize> = (0..128).collect();
+    let images = set.images(&indices, Device::Cpu);
+    let targets = set.targets(&indices, Device::Cpu).onehot(10);
+    let mut group = criterion.benchmark_group("augment 32x32");
+    group.throughput(Throughput::Elements(512));
+    let mut step = 0;
+    group.bench_function("cutmix", |bencher| {
+        bencher.iter(|| {
+            step += 1;
+            black_box(cutmix::mix(&mut Stream::new(0, "cutmix", step), &images, &targets))
+        });
+    });
 }
 
 /// A zip64 archive with stored `image` and `label`, as `numpy.savez` writes it.
@@ -101,51 +123,114 @@ fn own_memory() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn random_batches(criterion: &mut Criterion) {
-    const BATCH: usize = 512;
+/// Rounds of both sides in turn, so that what else the machine does meets both.
+const ROUNDS: usize = 7;
+const BATCH: usize = 512;
+const STEPS: u64 = 40;
+
+/// Random batches beside plain random reads of the very same images, on one thread each.
+///
+/// Cold: before every turn the file's pages are dropped (`POSIX_FADV_DONTNEED`), and the plain side
+/// reads without read-ahead (`POSIX_FADV_RANDOM`), as the mapped one does. Warm: all is in memory.
+fn random_batches(_: &mut Criterion) {
+    let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    if filter.is_some_and(|word| !"random batches".contains(&word)) {
+        return;
+    }
     let images = std::env::var("GAUNTLET_BENCH_IMAGES").ok().and_then(|text| text.parse().ok());
     let images = images.unwrap_or(400_000) / 100 * 100;
     let path = stand_in(images);
     let real = synthetic::draw(Split::Train, 0, 64, 32);
     let set = generated::read(&path, "stand-in", &real.classes).expect("a generated set");
     let parts: [&Dataset; 1] = [&set];
-    let spec = BatchSpec {
-        batch: BATCH,
-        fraction: 1.0 - 1e-9,
-        generated: images,
-        held_out: 0,
-        augmentation: Augmentation::base("cifar10", 32),
-        noise: Noise::Off,
-        views: 1,
-        repeats: 1,
-        seed: 0,
-    };
-    let batches = Batches::new(&real, &parts, spec);
-    let mut group = criterion.benchmark_group(format!("batches of 512 from {images} images"));
-    group.throughput(Throughput::Elements(BATCH as u64)).sample_size(20);
-    group.measurement_time(Duration::from_secs(5));
     let file = File::open(&path).expect("the stand-in");
-    let mut stream = Stream::new(1, "plain", 0);
-    let mut out = vec![0; 3072];
-    group.bench_function("plain random reads", |bencher| {
-        bencher.iter(|| {
-            for _ in 0..BATCH {
-                let at = 192 + stream.below(images as u64 - 1) * 3072;
-                file.read_exact_at(&mut out, at).expect("inside");
-                black_box(&out);
+    let advise = |advice| rustix::fs::fadvise(&file, 0, None, advice).expect("advice");
+    advise(rustix::fs::Advice::Random);
+    let drop_pages = || {
+        set.pixels.let_go(0, set.len() * set.image_bytes());
+        file.sync_all().expect("synced");
+        advise(rustix::fs::Advice::DontNeed);
+    };
+    println!("random batches of {BATCH} from {images} images, thousand images/s, one thread");
+    println!("{:<22} {:>8} {:>9} {:>8}", "", "plain", "batches", "share");
+    for (name, cold, augmentation) in [
+        ("cold, as they are", true, Augmentation::NONE),
+        ("cold, crop and flip", true, Augmentation::base("cifar10", 32)),
+        ("warm, as they are", false, Augmentation::NONE),
+        ("warm, crop and flip", false, Augmentation::base("cifar10", 32)),
+    ] {
+        let spec = BatchSpec {
+            batch: BATCH,
+            fraction: 1.0 - 1e-9,
+            generated: images,
+            held_out: 0,
+            augmentation,
+            noise: Noise::Off,
+            views: 1,
+            repeats: 1,
+            seed: 0,
+        };
+        let batches = Batches::new(&real, &parts, spec);
+        let (mut plain, mut ours) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS as u64 {
+            let steps = round * STEPS..(round + 1) * STEPS;
+            let places: Vec<u64> =
+                steps.clone().flat_map(|step| places(&batches.at(step))).collect();
+            if cold {
+                drop_pages();
             }
-        });
-    });
-    let before = own_memory();
-    let mut step = 0;
-    group.bench_function("augmented batches", |bencher| {
-        bencher.iter(|| {
-            step += 1;
-            black_box(batches.at(step))
-        });
-    });
-    eprintln!("own memory before {before} MB, after {} MB", own_memory());
+            plain.push(rate(|| read_plainly(&file, &places)));
+            if cold {
+                drop_pages();
+            }
+            ours.push(rate(|| read_ahead(&batches, steps.clone())));
+        }
+        let (plain, ours) = (median(plain), median(ours));
+        let share = 100.0 * ours / plain;
+        println!("{name:<22} {:>8.1} {:>9.1} {share:>7.0}%", plain / 1e3, ours / 1e3);
+    }
+    println!("own memory (RssAnon) {} MB", own_memory());
 }
 
-criterion_group!(benches, decode, augment, random_batches);
+fn places(batch: &Batch) -> Vec<u64> {
+    let generated = batch.origins.iter().filter_map(|origin| match origin {
+        Origin::Generated(index) => Some(192 + *index as u64 * 3072),
+        Origin::Real(_) => None,
+    });
+    generated.collect()
+}
+
+fn read_plainly(file: &File, places: &[u64]) -> usize {
+    let mut image = [0; 3072];
+    for &at in places {
+        file.read_exact_at(&mut image, at).expect("inside");
+        black_box(&image);
+    }
+    places.len()
+}
+
+/// One thread of the loader, as training runs it.
+fn read_ahead(batches: &Batches<'_>, steps: Range<u64>) -> usize {
+    thread::scope(|scope| {
+        let mut ahead = Ahead::start(scope, batches, steps.clone(), 1);
+        let mut count = 0;
+        for _ in steps {
+            count += black_box(ahead.next().expect("a batch")).labels.len();
+        }
+        count
+    })
+}
+
+fn rate(run: impl FnOnce() -> usize) -> f64 {
+    let started = Instant::now();
+    let count = run();
+    count as f64 / started.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+criterion_group!(benches, decode, augment, cut_and_mix, random_batches);
 criterion_main!(benches);

@@ -8,16 +8,19 @@ use std::{
 };
 
 use crate::{
-    cli::bar::Bar,
+    cli::{bar::Bar, data_list},
     data::{
         Dataset,
-        catalog::{self, ENTRIES, Entry},
+        catalog::{self, ENTRIES, Entry, GENERATED},
         fetch::{self, Patience},
         find, locate,
         spec::Split,
     },
     error::{AtPath, Error, Result},
     formats::{
+        archive::Archive,
+        bytes::Bytes,
+        in_file,
         shelf::{Shelf, is_archive},
         write_atomically,
     },
@@ -31,11 +34,19 @@ Examples:
   gauntlet data verify cifar10               MD5 sums of the files against the published ones
   gauntlet data show cifar10-jpeg.tar.xz     contact-sheet.png and the images of each class
   gauntlet data fetch cifar10 svhn           download from the official addresses
+  gauntlet data fetch cifar10-edm-1m         generated images of the paper (3 GB)
   gauntlet data fetch cifar10 --from http://mirror.example/cifar/
 
 Sets: cifar10, cifar100, cifar100-coarse, svhn, svhn-extra, tiny-imagenet, cifar10.1,
 cifar10-c/NAME/SEVERITY, cifar100-c/NAME/SEVERITY, synthetic, or the path of a folder of class
 folders (JPEG, PNG), of an archive of one (.zip, .tar, .tar.gz, .tar.xz), or of an .npz file.
+
+Image folders, and .npz files sorted by class, are taken by turns of their classes, so that any
+first N images hold all classes alike; other sets keep their published order.
+
+Generated sets to fetch: cifar10-edm-1m (5m, 10m, 20m, 50m), cifar100-edm-1m (50m), svhn-edm-1m
+(50m), tiny-imagenet-edm-1m, cifar10-ddpm, cifar100-ddpm, svhn-ddpm. Name their file or folder in
+`generated.file` or `train --generated`: they are used where they lie.
 
 Sets that take long to decode are kept decoded in GAUNTLET_CACHE (~/.cache/gauntlet).")]
 pub struct Args {
@@ -99,7 +110,7 @@ enum Half {
 /// Whatever is wrong with arguments, files or the network. `verify` fails if anything differs.
 pub fn run(args: &Args) -> Result<()> {
     match &args.command {
-        Command::List(place) => list(&roots(place)),
+        Command::List(place) => data_list::list(&roots(place)),
         Command::Verify { sets, place } => verify(sets, &roots(place)),
         Command::Show { set, split, out, place } => {
             let split = match split {
@@ -116,83 +127,10 @@ fn roots(place: &Where) -> Vec<PathBuf> {
     find::roots(place.data_dir.as_deref())
 }
 
-const HALVES: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "test")];
+pub(super) const HALVES: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "test")];
 
-fn list(roots: &[PathBuf]) -> Result<()> {
-    for root in roots {
-        // A folder that is not there must not look like an empty one.
-        fs::metadata(root).at(root)?;
-    }
-    let mut absent = Vec::new();
-    for entry in &ENTRIES {
-        let lines = found(entry, roots);
-        if lines.is_empty() {
-            absent.push(entry.name);
-            continue;
-        }
-        println!("{}", entry.name);
-        lines.iter().for_each(|line| println!("  {line}"));
-        for remote in entry.remotes {
-            println!("  md5 {}  {}", remote.md5.unwrap_or("(none published)"), remote.file);
-        }
-    }
-    let others = others(roots);
-    if !others.is_empty() {
-        println!("by path");
-        others.iter().for_each(|name| println!("  {name}"));
-    }
-    println!("not here: {}", absent.join(", "));
-    println!("(`gauntlet data fetch SET` downloads, `gauntlet data verify` compares checksums)");
-    Ok(())
-}
-
-/// One line for each half of a set that is here.
-fn found(entry: &Entry, roots: &[PathBuf]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for ((split, half), whole) in HALVES.into_iter().zip(entry.images) {
-        let Ok(found) = locate::locate(entry.name, split, roots) else { continue };
-        let place = format!("{} ({})", found.path.display(), found.form.words());
-        lines.push(match find::load(entry.name, split, 0, roots) {
-            Ok(set) => {
-                let count = set.len() as u64;
-                let state = match count {
-                    _ if count < whole => "short",
-                    _ if count > whole => "more than published",
-                    _ => "complete",
-                };
-                format!("{half:<5} {count} of {whole} images, {state}: {place}")
-            }
-            Err(error) => format!("{half:<5} cannot be read: {error}"),
-        });
-    }
-    lines
-}
-
-/// Archives, `.npz` files and image folders that belong to no known set.
-fn others(roots: &[PathBuf]) -> Vec<String> {
-    let mut names = Vec::new();
-    for root in roots {
-        for path in children(root) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let known = ENTRIES.iter().any(|e| e.remotes.iter().any(|r| r.file == name));
-            let npz = |path: &Path| path.extension().is_some_and(|ending| ending == "npz");
-            if path.is_file() && !known && (is_archive(&path) || npz(&path)) {
-                names.push(name);
-            } else if path.join("train").is_dir() && !path.join("wnids.txt").exists() {
-                names.push(format!("{name}/ (image folder)"));
-            } else if path.is_dir() {
-                let parts = children(&path).into_iter().filter(|path| npz(path)).count();
-                if parts > 0 {
-                    names.push(format!("{name}/ ({parts} .npz)"));
-                }
-            }
-        }
-    }
-    names.sort();
-    names
-}
-
-fn children(folder: &Path) -> Vec<PathBuf> {
+/// What lies in a folder, in the order of names.
+pub(super) fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
     paths.sort();
@@ -329,7 +267,7 @@ fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<
     for entry in chosen {
         for remote in entry.remotes {
             let url = match from {
-                Some(base) if base.ends_with('/') => format!("{base}{}", remote.file),
+                Some(base) if base.ends_with('/') => format!("{base}{}", remote.name()),
                 Some(_) if entry.remotes.len() > 1 => {
                     return Err(Error::input(format!(
                         "--from: `{}` has {} files; give the address of their folder, ending in /",
@@ -347,6 +285,8 @@ fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<
             println!("{}: {state}, {checked}", path.display());
             if is_archive(&path) {
                 Shelf::open(&path)?;
+            } else if path.extension().is_some_and(|ending| ending == "npz") {
+                in_file(&path, Bytes::map(&path).and_then(Archive::open))?;
             }
         }
     }
@@ -357,7 +297,7 @@ fn known(name: &str) -> Result<&'static Entry> {
     // One corruption comes with all the others.
     let base = name.split('/').next().unwrap_or(name);
     catalog::entry(base).ok_or_else(|| {
-        let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+        let names: Vec<_> = ENTRIES.iter().chain(&GENERATED).map(|entry| entry.name).collect();
         Error::input(format!("no address is known for `{name}`; known: {}", names.join(", ")))
     })
 }

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod compare;
 pub mod convert;
 pub mod data;
+mod data_list;
 mod distance;
 pub mod doctor;
 pub mod evaluate;

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use crate::{
     cli::{bar::Bar, explain, single::Single, terminal},
-    data::{Dataset, find, generated},
+    data::{Dataset, find, reference::Reference},
     device,
     error::{AtPath, Error, Result},
     plan::{Files, Job, Work},
@@ -46,9 +46,10 @@ pub struct Args {
     /// Its bound, such as 8/255.
     #[arg(long, value_name = "BOUND", default_value = "8/255")]
     eps: Epsilon,
-    /// A generated set (.npz) to join the real images.
-    #[arg(long, value_name = "FILE")]
-    generated: Option<PathBuf>,
+    /// A generated set to join the real images: an .npz file, a folder of parts, or several of
+    /// these. It is mapped where it lies. `--set generated.count=N` takes N images of it.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    generated: Vec<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:N; several share each batch: cuda:0,cuda:1.
     #[arg(
         long,
@@ -73,12 +74,13 @@ pub fn run(args: &Args) -> Result<()> {
     args.single.prepare();
     let devices: Vec<_> =
         args.device.iter().map(|name| device::choose(name)).collect::<Result<_>>()?;
-    let fake = args.generated.as_deref().map(generated::read_unnamed).transpose()?;
-    let (job, spec) = recipe(args, fake.as_ref())?;
+    let (job, spec) = recipe(args)?;
     if args.memory {
         return told(&spec);
     }
     let (real, _) = find::resolve(&spec.data, &args.single.roots())?;
+    let open = |set: &Reference| set.open(&real.classes, spec.generated);
+    let fake = job.set.as_ref().map(open).transpose()?;
     let parts: Vec<&Dataset> = fake.iter().collect();
     let work = out.join("work");
     resume::same(&work, &job.id, &spec)?;
@@ -130,17 +132,20 @@ fn said(out: &Path, summary: &train::TrainSummary) -> String {
 }
 
 /// The training job of a suite with this one cell, and its recipe.
-fn recipe(args: &Args, fake: Option<&Dataset>) -> Result<(Job, TrainSpec)> {
+fn recipe(args: &Args) -> Result<(Job, TrainSpec)> {
     let mut given = vec![
         format!("train.preset={}", args.preset),
         format!("train.arch={}", args.arch),
         format!("threat.norm={}", args.norm),
         format!("threat.epsilon={}", args.eps),
     ];
-    if let (Some(path), Some(set)) = (&args.generated, fake) {
-        let path = std::path::absolute(path).at(path)?;
-        given.push(format!("generated.file={}", path.display()));
-        given.push(format!("generated.count={}", set.len()));
+    if !args.generated.is_empty() {
+        let absolute = |path: &PathBuf| std::path::absolute(path).at(path);
+        let paths = args.generated.iter().map(absolute).collect::<Result<Vec<_>>>()?;
+        given.push(format!("generated.count={}", Reference::of(&paths)?.images));
+        // JSON is YAML, whatever stands in the names.
+        let paths = serde_json::to_string(&paths).map_err(Error::input)?;
+        given.push(format!("generated.file={paths}"));
     }
     let jobs = args.single.jobs("train", &given, &Files)?;
     let trainings = jobs.into_iter().filter_map(|job| match job.work.clone() {

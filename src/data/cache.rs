@@ -40,7 +40,7 @@ impl Stamp {
     /// # Errors
     /// If a file cannot be looked at.
     pub fn of(purpose: &str, files: &[PathBuf]) -> Result<Self> {
-        let mut hasher = blake3::Hasher::new_derive_key("gauntlet data cache 1");
+        let mut hasher = blake3::Hasher::new_derive_key("gauntlet data cache 2");
         hasher.update(purpose.as_bytes());
         let mut youngest = SystemTime::UNIX_EPOCH;
         for file in files {

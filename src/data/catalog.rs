@@ -3,6 +3,8 @@
 //!
 //! Checksums: those on the authors' pages (CIFAR), on Zenodo (corrupted sets), in torchvision
 //! (SVHN, single files of CIFAR) and in wide use (TinyImageNet, `val.npz` in DM-Improves-AT).
+//! Addresses of generated sets: the README of DM-Improves-AT (EDM) and that of DeepMind's
+//! adversarial_robustness (DDPM), which publish no checksums.
 
 /// A file as it is published.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +15,13 @@ pub struct Remote {
     pub url: &'static str,
     /// Its MD5; `None` where nobody published one.
     pub md5: Option<&'static str>,
+}
+
+impl Remote {
+    /// The file's name without the folder that it is kept in.
+    pub fn name(&self) -> &'static str {
+        self.file.rsplit('/').next().unwrap_or(self.file)
+    }
 }
 
 /// A set.
@@ -173,7 +182,62 @@ pub const ENTRIES: [Entry; 11] = [
     },
 ];
 
+/// A generated set: its name, images, folder here, address of its folder there, and files.
+macro_rules! generated {
+    ($name:literal, $images:literal, $folder:literal, $url:literal, $($file:literal)*) => {
+        Entry {
+            name: $name,
+            remotes: &[$(Remote {
+                file: concat!($folder, "/", $file),
+                url: concat!($url, $file),
+                md5: None,
+            }),*],
+            images: [$images, 0],
+            files: &[],
+        }
+    };
+}
+
+/// The published generated sets: of this paper, and the DDPM images of Gowal et al. 2021. Sets of
+/// many parts have a folder of their own, which names the set as a whole.
+#[rustfmt::skip]
+pub const GENERATED: [Entry; 13] = [
+    generated!("cifar10-edm-1m", 1_000_000, "edm_data/cifar10",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar10/", "1m.npz"),
+    generated!("cifar10-edm-5m", 5_000_000, "edm_data/cifar10",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar10/", "5m.npz"),
+    generated!("cifar10-edm-10m", 10_000_000, "edm_data/cifar10",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar10/", "10m.npz"),
+    generated!("cifar10-edm-20m", 20_000_000, "edm_data/cifar10/20m",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar10/",
+        "20m_part1.npz" "20m_part2.npz"),
+    generated!("cifar10-edm-50m", 50_000_000, "edm_data/cifar10/50m",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar10/",
+        "50m_part1.npz" "50m_part2.npz" "50m_part3.npz" "50m_part4.npz"),
+    generated!("cifar100-edm-1m", 1_000_000, "edm_data/cifar100",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar100/", "1m.npz"),
+    generated!("cifar100-edm-50m", 50_000_000, "edm_data/cifar100/50m",
+        "https://huggingface.co/datasets/P2333/DM-Improves-AT/resolve/main/cifar100/",
+        "50m_part1.npz" "50m_part2.npz" "50m_part3.npz" "50m_part4.npz"),
+    generated!("svhn-edm-1m", 1_000_000, "edm_data/svhn",
+        "https://huggingface.co/wzekai99/DM-Improves-AT/resolve/main/edm_data/svhn/",
+        "svhn_1m.npz"),
+    generated!("svhn-edm-50m", 50_000_000, "edm_data/svhn/50m",
+        "https://huggingface.co/wzekai99/DM-Improves-AT/resolve/main/edm_data/svhn/",
+        "svhn_50m_part1.npz" "svhn_50m_part2.npz" "svhn_50m_part3.npz" "svhn_50m_part4.npz"
+        "svhn_50m_part5.npz"),
+    generated!("tiny-imagenet-edm-1m", 1_000_000, "edm_data/tiny",
+        "https://huggingface.co/wzekai99/DM-Improves-AT/resolve/main/edm_data/tiny/",
+        "tiny_edm_1m.npz"),
+    generated!("cifar10-ddpm", 1_000_000, "ddpm_data",
+        "https://storage.googleapis.com/dm-adversarial-robustness/", "cifar10_ddpm.npz"),
+    generated!("cifar100-ddpm", 1_000_000, "ddpm_data",
+        "https://storage.googleapis.com/dm-adversarial-robustness/", "cifar100_ddpm.npz"),
+    generated!("svhn-ddpm", 1_000_000, "ddpm_data",
+        "https://storage.googleapis.com/dm-adversarial-robustness/", "svhn_ddpm.npz"),
+];
+
 /// The set called `name`.
 pub fn entry(name: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|entry| entry.name == name)
+    ENTRIES.iter().chain(&GENERATED).find(|entry| entry.name == name)
 }

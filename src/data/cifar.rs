@@ -75,8 +75,17 @@ impl Kind {
     }
 }
 
-/// The folder of `shelf` that holds the set, with whether in the binary layout.
+/// The folder of `shelf` that holds the set, with whether in the binary layout; Python's comes first.
 pub fn top(kind: Kind, shelf: &Shelf) -> Option<(String, bool)> {
+    tops(kind, shelf).into_iter().next()
+}
+
+/// The folder of `shelf` that holds the set in the binary layout.
+pub fn binary_top(kind: Kind, shelf: &Shelf) -> Option<(String, bool)> {
+    tops(kind, shelf).into_iter().find(|(_, binary)| *binary)
+}
+
+fn tops(kind: Kind, shelf: &Shelf) -> Vec<(String, bool)> {
     let test = &kind.files(Split::Test)[0];
     let [python, binary] = kind.folders();
     let places = [(python, false), ("", false), (binary, true), ("", true)];
@@ -86,7 +95,8 @@ pub fn top(kind: Kind, shelf: &Shelf) -> Option<(String, bool)> {
             // CIFAR-100's files are called `train` and `test`: a folder of that kind has this too.
             && (*binary || kind == Kind::Ten || shelf.holds(&join(folder, "meta")))
     };
-    places.into_iter().find(here).map(|(folder, binary)| (folder.to_owned(), binary))
+    let found = places.into_iter().filter(here);
+    found.map(|(folder, binary)| (folder.to_owned(), binary)).collect()
 }
 
 fn join(folder: &str, name: &str) -> String {

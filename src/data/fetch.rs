@@ -67,11 +67,12 @@ pub fn fetch(
             )),
         };
     }
+    let folder = target.parent().unwrap_or(folder);
     fs::create_dir_all(folder).at(folder)?;
     let download = Download {
         remote,
         url,
-        part: folder.join(format!("{}.part", remote.file)),
+        part: folder.join(format!("{}.part", remote.name())),
         patience,
         progress,
     };

@@ -1,9 +1,13 @@
 //! Image folders, as torchvision's `ImageFolder` reads them: one folder for each class (names
 //! sorted), JPEG or PNG files inside (sorted by folder and name), all of one size. The folder may
 //! lie in an archive.
+//!
+//! Classes take turns: the first image of each class comes first, then the second of each. One class
+//! after the other, as `ImageFolder` has them, would make the first images held out for validation,
+//! or the first N of an evaluation, images of one class.
 
 use crate::{
-    data::{Dataset, picture, spec::Split},
+    data::{Dataset, order, picture, spec::Split},
     error::{Error, Result},
     formats::shelf::Shelf,
 };
@@ -74,13 +78,19 @@ pub fn list(shelf: &Shelf, top: &str) -> Result<Listing> {
     Ok((classes, files))
 }
 
+/// The files of all classes by turns.
+pub fn by_turns(files: &[(String, u16)]) -> Vec<(String, u16)> {
+    let labels: Vec<u16> = files.iter().map(|(_, label)| *label).collect();
+    order::turns(&labels).into_iter().map(|index| files[index as usize].clone()).collect()
+}
+
 /// Reads all images under `top`.
 ///
 /// # Errors
 /// If there is none, one cannot be read, or their sizes differ.
 pub fn read(shelf: &Shelf, name: &str, top: &str) -> Result<Dataset> {
     let (classes, files) = list(shelf, top)?;
-    picture::dataset(shelf, name, classes, &files)
+    picture::dataset(shelf, name, classes, &by_turns(&files))
 }
 
 #[cfg(test)]
@@ -146,8 +156,8 @@ mod tests {
             let top = half(&shelf, Split::Train).unwrap().unwrap();
             let set = read(&shelf, "set", &top).unwrap();
             assert_eq!((set.len(), set.size, set.classes.join(" ")), (4, (3, 2), "a b".into()));
-            // By folder, then by name, as Python sorts them.
-            assert_eq!((first_bytes(&set), &set.labels[..]), (vec![2, 3, 5, 4], &[0, 0, 0, 1][..]));
+            // By name, as Python sorts them, one class and the other by turns.
+            assert_eq!((first_bytes(&set), &set.labels[..]), (vec![2, 4, 3, 5], &[0, 1, 0, 0][..]));
             let top = half(&shelf, Split::Test).unwrap().unwrap();
             assert_eq!(first_bytes(&read(&shelf, "set", &top).unwrap()), [6, 7]);
         }

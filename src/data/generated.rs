@@ -33,9 +33,27 @@ const IN_MEMORY: u64 = 256 << 20;
 /// # Errors
 /// If a file is bad, parts do not fit each other, or a label is not below the number of classes.
 pub fn read(path: &Path, name: &str, classes: &[String]) -> Result<Dataset> {
-    let files = if path.is_dir() { part_files(path)? } else { vec![path.to_owned()] };
+    read_files(&files(&[path.to_owned()])?, name, Some(classes))
+}
+
+/// Reads a set whose classes have no names: they are called by their numbers.
+///
+/// # Errors
+/// If a file is bad.
+pub fn read_unnamed(path: &Path) -> Result<Dataset> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    read_files(&files(&[path.to_owned()])?, &name, None)
+}
+
+/// Reads a set that lies in `files`, one after the other. Without names, classes are called by
+/// their numbers.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_files(files: &[PathBuf], name: &str, classes: Option<&[String]>) -> Result<Dataset> {
     let (mut windows, mut labels, mut size) = (Vec::new(), Vec::new(), None);
-    for file in &files {
+    let most = classes.map_or(usize::from(u16::MAX), <[String]>::len);
+    for file in files {
         let (found, window, own) = part(file)?;
         if *size.get_or_insert(found) != found {
             let (first, expected) = (files[0].display(), size.unwrap_or_default());
@@ -46,20 +64,42 @@ pub fn read(path: &Path, name: &str, classes: &[String]) -> Result<Dataset> {
                 ),
             ));
         }
-        checked(file, name, classes.len(), &own, &mut labels)?;
+        checked(file, name, most, &own, &mut labels)?;
+        own.data().let_go();
         if !own.is_empty() {
             windows.push(window);
         }
     }
     let Some(size) = size.filter(|_| !windows.is_empty()) else {
+        let path = files.first().map_or(Path::new(name), PathBuf::as_path);
         return Err(Error::in_file(path, "holds no images"));
     };
     let pixels = match windows.as_slice() {
         [only] => Pixels::Mapped(only.clone()),
         _ => Pixels::Parts(Parts::new(windows)),
     };
-    let (name, classes) = (name.to_owned(), classes.to_vec());
-    Ok(Dataset { name, classes, size, layout: Layout::Hwc, pixels, labels })
+    let numbered = || {
+        let most = labels.iter().max().copied().unwrap_or(0);
+        (0..=most).map(|class| class.to_string()).collect()
+    };
+    let classes = classes.map_or_else(numbered, <[String]>::to_vec);
+    Ok(Dataset { name: name.to_owned(), classes, size, layout: Layout::Hwc, pixels, labels })
+}
+
+/// The files of a set: of `paths`, folders stand for the `.npz` files in them.
+///
+/// # Errors
+/// As [`part_files`].
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(part_files(path)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
 }
 
 /// Appends the labels of one part.
@@ -76,6 +116,9 @@ fn checked(
             labels.push(label);
             Ok(())
         }
+        _ if classes == usize::from(u16::MAX) => Err(Error::input(format!(
+            "label {label} of image {index}; expected a class's number from 0"
+        ))),
         _ => Err(Error::input(format!(
             "label {label} of image {index}, but `{name}` has {classes} classes"
         ))),
@@ -126,27 +169,6 @@ fn natural(name: &str) -> Vec<(u64, String)> {
         rest = &rest[digits + words..];
     }
     parts
-}
-
-/// Reads a set whose classes have no names: they are called by their numbers.
-///
-/// # Errors
-/// If a file is bad.
-pub fn read_unnamed(path: &Path) -> Result<Dataset> {
-    let files = if path.is_dir() { part_files(path)? } else { vec![path.to_owned()] };
-    let mut most = 0;
-    for file in &files {
-        let (_, _, labels) = part(file)?;
-        let found = each(&labels, &mut |_, label| {
-            most = most.max(label);
-            Ok(())
-        });
-        in_file(file, found)?;
-    }
-    let most = most.clamp(0, i64::from(u16::MAX) - 1);
-    let classes: Vec<String> = (0..=most).map(|class| class.to_string()).collect();
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    read(path, &name, &classes)
 }
 
 /// Size, pixels and labels.

@@ -146,12 +146,25 @@ impl<'a> Batches<'a> {
 
     /// Batch `step` alone.
     pub fn at(&self, step: u64) -> Batch {
-        self.make(step, &mut Order::default())
+        let origins = self.origins(step, &mut Order::default());
+        self.ask(&origins);
+        self.make(step, &origins)
     }
 
-    /// Batch `step`; `order` remembers the last permutation between calls.
-    fn make(&self, step: u64, order: &mut Order) -> Batch {
-        let origins = self.origins(step, order).repeat(self.spec.views);
+    /// All reads of a batch wait for the disk together instead of one after the other.
+    fn ask(&self, origins: &[Origin]) {
+        let bytes = self.real.image_bytes();
+        for &origin in origins {
+            let (set, index) = self.find(origin);
+            if set.pixels.is_vast() {
+                set.pixels.will_need(index * bytes, bytes);
+            }
+        }
+    }
+
+    /// Batch `step` of the images of `origins`.
+    fn make(&self, step: u64, origins: &[Origin]) -> Batch {
+        let origins = origins.repeat(self.spec.views);
         let bytes = self.real.image_bytes();
         let mut batch = Batch {
             step,
@@ -161,13 +174,6 @@ impl<'a> Batches<'a> {
             origins,
             noise: Vec::new(),
         };
-        // All reads of a batch wait for the disk together instead of one after the other.
-        for &origin in &batch.origins {
-            let (set, index) = self.find(origin);
-            if set.pixels.is_vast() {
-                set.pixels.will_need(index * bytes, bytes);
-            }
-        }
         let mut image = vec![0; bytes];
         let places = batch.pixels.chunks_exact_mut(bytes).zip(&batch.origins);
         for (position, (place, &origin)) in places.enumerate() {
@@ -234,9 +240,18 @@ impl<'a> Batches<'a> {
 
     fn lane(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Batch>) {
         let mut order = Order::default();
-        for step in steps {
+        let mut plan = |step| {
+            let origins = self.origins(step, &mut order);
+            self.ask(&origins);
+            origins
+        };
+        let mut steps = steps.peekable();
+        let mut planned = steps.peek().map(|&first| plan(first));
+        while let (Some(step), Some(origins)) = (steps.next(), planned) {
+            // The disk reads for the next batch while this one is made.
+            planned = steps.peek().map(|&next| plan(next));
             // The receiver is gone when training ends early: nothing is left to do.
-            if sender.send(self.make(step, &mut order)).is_err() {
+            if sender.send(self.make(step, &origins)).is_err() {
                 return;
             }
         }

@@ -32,6 +32,8 @@ pub struct Found {
 pub enum Form {
     /// CIFAR in Python's or the binary layout, in a folder or archive.
     Cifar(cifar::Kind),
+    /// CIFAR in the binary layout, asked for as such.
+    CifarBinary(cifar::Kind),
     /// A MATLAB or numpy file of SVHN.
     Svhn,
     /// TinyImageNet's own layout in a folder or archive.
@@ -51,6 +53,7 @@ impl Form {
     pub fn words(&self) -> &'static str {
         match self {
             Self::Cifar(_) => "CIFAR layout",
+            Self::CifarBinary(_) => "binary layout",
             Self::Svhn => "SVHN arrays",
             Self::Tiny => "TinyImageNet layout",
             Self::TinyNpz | Self::Generated => "npz",
@@ -72,6 +75,11 @@ impl Found {
                 let top = cifar::top(*kind, &shelf).ok_or_else(|| self.gone())?;
                 cifar::read(*kind, &shelf, &top, self.split)
             }
+            Form::CifarBinary(kind) => {
+                let shelf = Shelf::open(&self.path)?;
+                let top = cifar::binary_top(*kind, &shelf).ok_or_else(|| self.gone())?;
+                cifar::read(*kind, &shelf, &top, self.split)
+            }
             Form::Svhn => svhn::read(&self.path),
             Form::Tiny => {
                 let shelf = Shelf::open(&self.path)?;
@@ -80,10 +88,10 @@ impl Found {
             }
             Form::TinyNpz => {
                 let classes: Vec<_> = (0..200).map(|class| class.to_string()).collect();
-                generated::read(&self.path, "tiny-imagenet", &classes)
+                generated::read(&self.path, "tiny-imagenet", &classes).map(Dataset::by_turns)
             }
             Form::Shifted(spec) => shifted::read(&self.name, spec, &self.path),
-            Form::Generated => generated::read_unnamed(&self.path),
+            Form::Generated => generated::read_unnamed(&self.path).map(Dataset::by_turns),
             Form::Pictures => {
                 let shelf = Shelf::open(&self.path)?;
                 let top = folder::half(&shelf, self.split)?.ok_or_else(|| self.gone())?;
@@ -108,8 +116,10 @@ impl Found {
         }
         let shelf = Shelf::open(&self.path)?;
         let names: Vec<String> = match &self.form {
-            Form::Cifar(kind) => {
-                let (top, binary) = cifar::top(*kind, &shelf).ok_or_else(|| self.gone())?;
+            Form::Cifar(kind) | Form::CifarBinary(kind) => {
+                let only = matches!(self.form, Form::CifarBinary(_));
+                let find = if only { cifar::binary_top } else { cifar::top };
+                let (top, binary) = find(*kind, &shelf).ok_or_else(|| self.gone())?;
                 let files = kind.files(self.split).into_iter();
                 files
                     .map(|name| format!("{top}/{name}{}", if binary { ".bin" } else { "" }))
@@ -153,6 +163,8 @@ pub fn locate(name: &str, split: Split, roots: &[PathBuf]) -> Result<Found> {
         "cifar10" => cifar_set(cifar::Kind::Ten, roots),
         "cifar100" => cifar_set(cifar::Kind::Hundred, roots),
         "cifar100-coarse" => cifar_set(cifar::Kind::Coarse, roots),
+        "cifar10-binary" => binary_set(cifar::Kind::Ten, roots),
+        "cifar100-binary" => binary_set(cifar::Kind::Hundred, roots),
         "svhn" => svhn_set(split, false, roots),
         "svhn-extra" => svhn_set(split, true, roots),
         "tiny-imagenet" => tiny_set(split, roots),
@@ -190,9 +202,33 @@ fn shelves(outer: &[PathBuf], inner: &[&str], archives: &[&str]) -> Vec<PathBuf>
     folders.into_iter().chain(archives.filter(|path| path.is_file())).chain(given).collect()
 }
 
-fn cifar_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
+/// The folders in which people keep CIFAR, those that an archive is unpacked into by name included.
+fn cifar_folders(kind: cifar::Kind, roots: &[PathBuf]) -> Vec<PathBuf> {
     let name = if kind == cifar::Kind::Ten { "cifar10" } else { "cifar100" };
-    let outer = candidates(roots, &[name, &name.replace("cifar", "cifar-"), &name.to_uppercase()]);
+    let mut names = vec![name.to_owned(), name.replace("cifar", "cifar-"), name.to_uppercase()];
+    names.push(name.replace("cifar", "CIFAR-"));
+    names.push(format!("{name}-binary"));
+    let unpacked = kind.archives().map(|archive| archive.replace(".tar.gz", ""));
+    names.extend(unpacked);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    candidates(roots, &names)
+}
+
+fn binary_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
+    let outer = cifar_folders(kind, roots);
+    let ([_, folder], [_, archive]) = (kind.folders(), kind.archives());
+    for path in shelves(&outer, &[folder], &[archive]) {
+        let named = path.is_file() && path.ends_with(archive);
+        if named || cifar::binary_top(kind, &Shelf::open(&path)?).is_some() {
+            return Ok((path, Form::CifarBinary(kind)));
+        }
+    }
+    let expected = format!("`{folder}` or `{archive}`");
+    Err(not_found(&format!("{}-binary", kind.name()), &outer, &expected))
+}
+
+fn cifar_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
+    let outer = cifar_folders(kind, roots);
     for path in shelves(&outer, &kind.folders(), &kind.archives()) {
         // An archive found by its name is taken at its word: unpacking it only to look would
         // double the work, and what is wrong in it is said by the reader.

@@ -13,9 +13,12 @@ pub mod generated;
 mod held_out;
 pub mod loader;
 pub mod locate;
+pub mod order;
 pub mod picture;
 pub mod pillow;
+pub mod pixels;
 pub mod policy;
+pub mod reference;
 pub mod shifted;
 pub mod spec;
 pub mod svhn;
@@ -23,11 +26,15 @@ pub mod synthetic;
 pub mod tiny;
 
 pub use find::{load, resolve, roots};
+pub use pixels::{Parts, Pixels};
 
 use crate::{
+    data::{
+        order::{Order, Shuffle},
+        pixels::Picked,
+    },
     digest::hash_bytes,
     error::{Error, Result},
-    formats::bytes::Bytes,
 };
 
 /// How the bytes of one image are ordered.
@@ -54,98 +61,6 @@ pub struct Dataset {
     pub pixels: Pixels,
     /// One label for each image, below `classes.len()`.
     pub labels: Vec<u16>,
-}
-
-/// The bytes of all images: in memory, or in mapped files that are never loaded whole.
-#[derive(Debug)]
-pub enum Pixels {
-    /// In memory.
-    Owned(Vec<u8>),
-    /// A window of a file, mapped where the file allows it.
-    Mapped(Bytes),
-    /// Windows of several files, one after the other; each holds whole images, at least one.
-    Parts(Parts),
-}
-
-/// The parts of a set of many files.
-#[derive(Debug)]
-pub struct Parts {
-    /// The offset of each part's first byte.
-    starts: Vec<usize>,
-    windows: Vec<Bytes>,
-}
-
-impl Parts {
-    /// Joins `windows`, of which none is empty.
-    pub fn new(windows: Vec<Bytes>) -> Self {
-        let starts = windows.iter().scan(0, |next, window| {
-            let start = *next;
-            *next += window.len();
-            Some(start)
-        });
-        Self { starts: starts.collect(), windows }
-    }
-
-    /// The windows with what lies before `start` and after `length` more bytes cut off.
-    fn narrow(&self, start: usize, length: usize) -> Self {
-        let end = start + length;
-        let cut = self.starts.iter().zip(&self.windows).filter_map(|(&at, window)| {
-            let (from, to) = (start.max(at), end.min(at + window.len()));
-            (from < to).then(|| window.window(from - at, to - from).expect("inside"))
-        });
-        Self::new(cut.collect())
-    }
-}
-
-impl Pixels {
-    /// The `length` bytes from `start`, which lie in one part.
-    pub fn range(&self, start: usize, length: usize) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => &bytes[start..start + length],
-            Self::Mapped(bytes) => &bytes[start..start + length],
-            Self::Parts(parts) => {
-                let part = parts.starts.partition_point(|&at| at <= start) - 1;
-                &parts.windows[part][start - parts.starts[part]..][..length]
-            }
-        }
-    }
-
-    /// Asks the system to begin reading `length` bytes from `start`, as far as they lie in one part.
-    pub fn will_need(&self, start: usize, length: usize) {
-        if length == 0 {
-            return;
-        }
-        match self {
-            Self::Owned(_) => {}
-            Self::Mapped(bytes) => bytes.will_need(start, length),
-            Self::Parts(parts) => {
-                let part = parts.starts.partition_point(|&at| at <= start) - 1;
-                let (inner, window) = (start - parts.starts[part], &parts.windows[part]);
-                window.will_need(inner, length.min(window.len().saturating_sub(inner)));
-            }
-        }
-    }
-
-    /// Whether reading single images may have to wait for a disk each time.
-    pub fn is_vast(&self) -> bool {
-        const VAST: usize = 1 << 30;
-        match self {
-            Self::Owned(_) => false,
-            Self::Mapped(bytes) => bytes.len() > VAST,
-            Self::Parts(parts) => {
-                parts.windows.iter().map(|window| window.len()).sum::<usize>() > VAST
-            }
-        }
-    }
-
-    /// The runs of bytes, in order.
-    pub fn runs(&self) -> Vec<&[u8]> {
-        match self {
-            Self::Owned(bytes) => vec![bytes],
-            Self::Mapped(bytes) => vec![bytes],
-            Self::Parts(parts) => parts.windows.iter().map(|window| &**window).collect(),
-        }
-    }
 }
 
 /// Images that are asked for together where a whole set is read.
@@ -192,6 +107,7 @@ impl Dataset {
                 Pixels::Mapped(bytes.window(start, length).expect("just compared"))
             }
             Pixels::Parts(parts) => Pixels::Parts(parts.narrow(start, length)),
+            Pixels::Picked(picked) => Pixels::Picked(picked.narrow(skip, count)),
             Pixels::Owned(mut bytes) => {
                 bytes.truncate(start + length);
                 bytes.drain(..start);
@@ -199,6 +115,37 @@ impl Dataset {
             }
         };
         Ok(Self { pixels, labels: self.labels[skip..skip + count].to_vec(), ..self })
+    }
+
+    /// `count` images picked from all over this set, always the same ones in the same order; fewer
+    /// are the first of more. Published sets are sorted by class: their first images will not do.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    #[must_use]
+    pub fn spread(self, count: usize) -> Self {
+        assert!(count <= self.len(), "the caller compares");
+        if count == self.len() {
+            return self;
+        }
+        let shuffle = Shuffle::of(self.len());
+        self.picked(Order::Shuffled(shuffle), count)
+    }
+
+    /// A set sorted by class taken by turns, as [`order::turns`] says; any other set as it is.
+    #[must_use]
+    pub fn by_turns(self) -> Self {
+        if !self.labels.is_sorted() || self.labels.first() == self.labels.last() {
+            return self;
+        }
+        let (turns, count) = (order::turns(&self.labels), self.len());
+        self.picked(Order::Listed(turns), count)
+    }
+
+    fn picked(self, order: Order, count: usize) -> Self {
+        let labels = (0..count).map(|index| self.labels[order.at(index)]).collect();
+        let picked = Picked::new(self.pixels, 3 * self.size.0 * self.size.1, order, count);
+        Self { pixels: Pixels::Picked(picked), labels, ..self }
     }
 
     /// A digest of pixels (channel by channel), labels and size: what a job's id holds of its data.
@@ -228,10 +175,11 @@ impl Dataset {
             Layout::Chw => out.copy_from_slice(image),
             Layout::Hwc => {
                 let plane = self.size.0 * self.size.1;
-                for (position, pixel) in image.chunks_exact(3).enumerate() {
-                    for channel in 0..3 {
-                        out[channel * plane + position] = pixel[channel];
-                    }
+                let (red, rest) = out.split_at_mut(plane);
+                let (green, blue) = rest.split_at_mut(plane);
+                let places = red.iter_mut().zip(green).zip(blue);
+                for ([r, g, b], ((red, green), blue)) in image.as_chunks().0.iter().zip(places) {
+                    (*red, *green, *blue) = (*r, *g, *b);
                 }
             }
         }

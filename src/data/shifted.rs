@@ -70,7 +70,14 @@ pub fn spec(name: &str) -> Result<Option<Spec>> {
 pub fn locate(spec: &Spec, folders: &[PathBuf]) -> Option<PathBuf> {
     let unpacked = folders
         .iter()
-        .flat_map(|folder| [folder.join(spec.folder), folder.clone()])
+        .flat_map(|folder| {
+            let own = [folder.join(spec.folder), folder.clone()];
+            // A clone of CIFAR-10.1's repository keeps them deeper.
+            own.into_iter().chain(
+                (spec.classes == 10 && spec.severity.is_none())
+                    .then(|| folder.join("CIFAR-10.1/datasets")),
+            )
+        })
         .find(|folder| folder.join(&spec.images).is_file());
     let archive = || {
         let mut paths = folders.iter().map(|folder| folder.join(format!("{}.tar", spec.folder)));

@@ -3,8 +3,8 @@
 //! images have no labels).
 //!
 //! Classes are numbered by their sorted WordNet ids, as torchvision's `ImageFolder` and ImageNet
-//! number them; `wnids.txt` has another order. Training images come class by class, sorted by name;
-//! validation images in the order of `val_annotations.txt`.
+//! number them; `wnids.txt` has another order. Training images come by turns of the classes, sorted
+//! by name in each; validation images in the order of `val_annotations.txt`.
 //!
 //! Source: <http://cs231n.stanford.edu/tiny-imagenet-200.zip>.
 
@@ -73,6 +73,7 @@ pub fn list(shelf: &Shelf, top: &str, split: Split) -> Result<folder::Listing> {
 /// As [`list`]; if an image is bad.
 pub fn read(shelf: &Shelf, top: &str, split: Split) -> Result<Dataset> {
     let (classes, files) = list(shelf, top, split)?;
+    let files = if split == Split::Train { folder::by_turns(&files) } else { files };
     picture::dataset(shelf, "tiny-imagenet", classes, &files)
 }
 
@@ -151,7 +152,9 @@ mod tests {
             (read(&shelf, &top, Split::Train).unwrap(), read(&shelf, &top, Split::Test).unwrap());
         assert_eq!((train.len(), val.len(), train.size), (2000, 1000, (64, 64)));
         assert_eq!((train.classes.len(), train.classes[0].as_str()), (200, "n01443537"));
-        assert!(train.classes.is_sorted() && train.labels.is_sorted());
+        assert!(train.classes.is_sorted());
+        // Classes take turns: any 200 images in a row hold each class once.
+        assert!((0..2000).all(|index| usize::from(train.labels[index]) == index % 200));
         // val_0.JPEG is an n03444034.
         assert_eq!(val.classes[usize::from(val.labels[0])], "n03444034");
         let count = |label| val.labels.iter().filter(|&&found| found == label).count();

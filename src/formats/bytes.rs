@@ -76,6 +76,13 @@ impl Bytes {
         }
     }
 
+    /// Tells the system that all will be read from first to last: it then reads far ahead.
+    pub fn expect_in_order(&self) {
+        if let Source::Map(map) = &*self.source {
+            let _ = map.advise_range(Advice::Sequential, self.start, self.length);
+        }
+    }
+
     /// Asks the system to begin reading `length` bytes from `start` while we do other things.
     pub fn will_need(&self, start: usize, length: usize) {
         if let Source::Map(map) = &*self.source {

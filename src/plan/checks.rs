@@ -1,6 +1,7 @@
 //! Combinations that cannot work, found before anything runs.
 
 use crate::{
+    data::reference::Reference,
     diffusion::{sampler, sampler_check::check_policy, spec::GenerateSpec},
     net::{architecture::Architecture, precond},
     plan::specs::{has_own_resolution, own_resolution},
@@ -28,7 +29,7 @@ pub(super) fn combinations(settings: &Settings) -> Vec<Problem> {
     }
     let levels = settings.counts("denoiser.channel_mult").len() as u32;
     let samples = settings.count("generated.count") > 0
-        && settings.text("generated.file").is_none()
+        && settings.paths("generated.file").is_none()
         && settings.text("denoiser.file").is_none();
     if samples && (levels == 0 || levels > 12 || !resolution.is_multiple_of(1 << (levels - 1))) {
         complain(
@@ -115,6 +116,44 @@ pub(super) fn generation(
         let (key, rest) = message.split_once(": ").unwrap_or(("sampler", &message));
         let known = position(key).map_or("sampler.steps", |field| FIELDS[field].path);
         complain(known, rest.to_owned());
+    }
+    problems
+}
+
+/// What is wrong with taking images of a generated set on disk for those of the data set.
+pub(super) fn set(
+    settings: &Settings,
+    set: &Reference,
+    (resolution, classes): (u64, i64),
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut complain = |path, message| problems.push(blame(settings, path, message));
+    let name = settings.text("data.name").unwrap_or_default();
+    let held = set.images;
+    if set.resolution != resolution {
+        let edge = set.resolution;
+        complain(
+            "generated.file",
+            format!(
+                "holds images of {edge}x{edge} pixels, but those of {name} are \
+                 {resolution}x{resolution}"
+            ),
+        );
+    }
+    if set.classes as i64 > classes {
+        let most = set.classes - 1;
+        complain(
+            "generated.file",
+            format!("has labels up to {most}, but {name} has {classes} classes"),
+        );
+    }
+    let count = settings.count("generated.count");
+    if count > held {
+        complain("generated.count", format!("{count} does not fit: the set holds {held} images"));
+    }
+    if settings.optional_count("generated.drawn").is_some() {
+        let message = "does not go with `generated.file`: images are selected from the whole set";
+        complain("generated.drawn", message.to_owned());
     }
     problems
 }

@@ -54,7 +54,7 @@ pub fn explain(
 
 fn explanation(settings: &Settings, spec: &TrainSpec) -> Explanation {
     let json = serde_json::to_value(spec).expect("a spec is plain data");
-    let samples = spec.generated > 0 && settings.text("generated.file").is_none();
+    let samples = spec.generated > 0 && settings.paths("generated.file").is_none();
     let fits = samples && settings.text("denoiser.file").is_none();
     let matters = |field: &Field| match field.path.split('.').next() {
         Some("denoiser") => fits || field.path == "denoiser.file",

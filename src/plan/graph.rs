@@ -5,7 +5,10 @@ use std::{collections::HashMap, path::PathBuf};
 use serde_json::json;
 
 use crate::{
-    data::spec::{Source, Split},
+    data::{
+        reference::Reference,
+        spec::{Source, Split},
+    },
     digest::JobId,
     error::Result,
     net::architecture::Architecture,
@@ -119,6 +122,7 @@ pub(super) struct Graph<'a> {
     pub(super) surveyor: &'a dyn Surveyor,
     pub(super) surveys: HashMap<String, std::result::Result<Survey, String>>,
     pub(super) hashes: HashMap<PathBuf, std::result::Result<String, String>>,
+    pub(super) sets: HashMap<Vec<PathBuf>, std::result::Result<Reference, String>>,
     pub(super) networks: HashMap<PathBuf, std::result::Result<Option<Architecture>, String>>,
     pub(super) recent: Recent,
     /// Shards by set, first image and count.
@@ -138,6 +142,7 @@ impl<'a> Graph<'a> {
             surveyor,
             surveys: HashMap::new(),
             hashes: HashMap::new(),
+            sets: HashMap::new(),
             networks: HashMap::new(),
             recent: Recent::default(),
             shards: HashMap::new(),
@@ -295,7 +300,9 @@ impl<'a> Graph<'a> {
         let inputs =
             shards.iter().map(|id| Input { role: Role::Generated, id: id.clone() }).collect();
         let id = identity(&work, &train_identity);
-        let train = self.add(index, need, Job { inputs, ..blank(id, work, estimate) });
+        let set = need.generated.as_ref().and_then(|generated| generated.reference.clone());
+        let set = set.filter(|_| shards.iter().all(|id| self.is_reference(id)));
+        let train = self.add(index, need, Job { inputs, set, ..blank(id, work, estimate) });
         let evaluation = |(name, threat): &(String, ThreatModel)| {
             let spec =
                 specs::evaluate(&need.settings, need.test.0.clone(), need.test.1.classes, *threat);
@@ -334,9 +341,17 @@ impl<'a> Graph<'a> {
     }
 }
 
+impl Graph<'_> {
+    /// Whether the job of that id only takes note of a set.
+    fn is_reference(&self, id: &JobId) -> bool {
+        self.by_id.get(id).is_some_and(|&at| matches!(self.jobs[at].work, Work::Reference(_)))
+    }
+}
+
 pub(super) fn blank(id: JobId, work: Work, estimate: Estimate) -> Job {
     let stage = work.stage();
-    Job { id, stage, work, inputs: Vec::new(), roots: Vec::new(), cells: Vec::new(), estimate }
+    let (inputs, roots, cells) = (Vec::new(), Vec::new(), Vec::new());
+    Job { id, stage, work, inputs, roots, set: None, cells, estimate }
 }
 
 /// The cell's value on every axis, then of what any extra cell says beyond the axes: every cell has

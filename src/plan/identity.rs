@@ -14,6 +14,7 @@ pub(super) fn identity(work: &Work, inputs: &serde_json::Value) -> JobId {
     let stage = work.stage();
     let spec = match work {
         Work::Import(spec) => json!({ "blake3": spec.blake3, "name": spec.name }),
+        Work::Reference(set) => json!({ "set": set.fingerprint }),
         Work::Fit(spec) => json!(spec),
         Work::Generate(spec) => json!(spec),
         Work::Label(spec) => json!(spec),

@@ -24,7 +24,7 @@ pub use self::{
     survey::{Files, Published},
 };
 use crate::{
-    data::spec::Source,
+    data::{reference::Reference, spec::Source},
     diffusion::spec::{FitSpec, GenerateSpec, LabelSpec},
     digest::JobId,
     error::Result,
@@ -99,6 +99,8 @@ pub struct ImportSpec {
 pub enum Work {
     /// Takes a file into the store.
     Import(ImportSpec),
+    /// Takes note of a generated set that stays where it lies.
+    Reference(Reference),
     /// Trains a denoiser.
     Fit(FitSpec),
     /// Samples images.
@@ -115,7 +117,7 @@ impl Work {
     /// Its stage.
     pub fn stage(&self) -> Stage {
         match self {
-            Self::Import(_) => Stage::Import,
+            Self::Import(_) | Self::Reference(_) => Stage::Import,
             Self::Fit(_) => Stage::Fit,
             Self::Generate(_) => Stage::Generate,
             Self::Label(_) => Stage::Label,
@@ -128,6 +130,10 @@ impl Work {
     pub fn title(&self) -> String {
         match self {
             Self::Import(spec) => format!("import {}", spec.path.display()),
+            Self::Reference(set) => match set.paths.as_slice() {
+                [only] => format!("refer to {}", only.display()),
+                many => format!("refer to {} and {} more", many[0].display(), many.len() - 1),
+            },
             Self::Fit(spec) => format!("fit denoiser on {}", spec.data.name),
             Self::Generate(spec) => format!(
                 "generate {}-{} at {} steps",
@@ -203,6 +209,9 @@ pub struct Job {
     pub inputs: Vec<Input>,
     /// Folders in which data sets are looked for, before the usual places; not part of the id.
     pub roots: Vec<PathBuf>,
+    /// The generated set among its inputs that stays where it lies: its paths are no part of the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<Reference>,
     /// Positions of the cells that need it.
     pub cells: Vec<usize>,
     /// What it will take.
@@ -328,6 +337,14 @@ pub trait Surveyor {
     /// If it cannot be read.
     fn hash(&self, path: &Path) -> Result<String> {
         crate::digest::hash_file(path)
+    }
+
+    /// The generated set at these files and folders.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn set(&self, paths: &[PathBuf]) -> Result<Reference> {
+        Reference::of(paths)
     }
 
     /// What the denoiser in a file was built from; `None` where nobody looks.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    data::spec::Source,
+    data::{reference::Reference, spec::Source},
     diffusion::spec::{GenerateSpec, LabelSpec},
     digest::JobId,
     net::{architecture::Architecture, precond},
@@ -26,6 +26,8 @@ pub(super) struct Generated {
     pub(super) source: JobId,
     /// The whole set, where it is sampled.
     pub(super) spec: Option<GenerateSpec>,
+    /// The set, where it lies on disk already.
+    pub(super) reference: Option<Reference>,
     /// Identity of the set, whatever part of it is used.
     pub(super) identity: JobId,
     /// How many images are drawn.
@@ -52,16 +54,26 @@ impl Graph<'_> {
             None => None,
         };
         let label = specs::label(settings, dataset, classes).map(|spec| (spec, labeller));
-        if settings.text("generated.file").is_some() {
-            let origin = self.import(settings, "generated.file", "images.npz")?;
+        if let Some(paths) = settings.paths("generated.file") {
+            let set = self.reference(settings, &paths)?;
+            let found = checks::set(settings, &set, (train.0.resolution, classes));
+            if !found.is_empty() || faulty {
+                self.problems.extend(found);
+                return None;
+            }
+            let origin = Work::Reference(set.clone());
             let source = self.recent.identity(&origin, None);
             let identity = source.clone();
+            // A selection is made from the whole set.
+            let drawn = if label.is_some() { set.images } else { count };
+            let (spec, reference) = (None, Some(set));
             return Some(Generated {
                 origin,
                 source,
-                spec: None,
+                spec,
+                reference,
                 identity,
-                drawn: count,
+                drawn,
                 count,
                 label,
             });
@@ -83,7 +95,22 @@ impl Graph<'_> {
         let source = self.recent.identity(&origin, None);
         let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
         let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
-        Some(Generated { origin, source, spec: Some(spec), identity, drawn, count, label })
+        let (spec, reference) = (Some(spec), None);
+        Some(Generated { origin, source, spec, reference, identity, drawn, count, label })
+    }
+
+    fn reference(&mut self, settings: &Settings, paths: &[&str]) -> Option<Reference> {
+        let paths: Vec<_> = paths.iter().map(|p| absolute(&self.suite.folder.join(p))).collect();
+        let surveyor = self.surveyor;
+        let look = || surveyor.set(&paths).map_err(|error| error.to_string());
+        match self.sets.entry(paths.clone()).or_insert_with(look) {
+            Ok(set) => Some(set.clone()),
+            Err(message) => {
+                let problem = blame(settings, "generated.file", message.clone());
+                self.problems.push(problem);
+                None
+            }
+        }
     }
 
     /// The denoiser's own work and, where it is known, what it is built from.
@@ -188,6 +215,7 @@ impl Graph<'_> {
         let inputs = inputs.chain(labeller.into_iter().map(input(Role::Labeller))).collect();
         let id = identity(&work, &content);
         let estimate = Estimate::label(generated.drawn, need.train.0.resolution);
-        self.add(index, need, Job { inputs, ..blank(id, work, estimate) })
+        let set = generated.reference.clone();
+        self.add(index, need, Job { inputs, set, ..blank(id, work, estimate) })
     }
 }

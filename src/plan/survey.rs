@@ -6,6 +6,7 @@ use crate::{
     data::{
         cache::{Cache, Stamp},
         find,
+        reference::Reference,
         spec::{Source, Split},
     },
     digest::hash_file,
@@ -51,6 +52,14 @@ impl Surveyor for Published {
         }
         let resolution = if source.name == "tiny-imagenet" { 64 } else { 32 };
         Ok(Survey { fingerprint: "as published".to_owned(), classes, images, resolution })
+    }
+
+    fn set(&self, paths: &[PathBuf]) -> Result<Reference> {
+        if paths.iter().all(|path| path.exists()) {
+            return Reference::of(paths);
+        }
+        let message = "is not here: a plan as published needs the files of the suite itself";
+        Err(Error::in_file(&paths[0], message))
     }
 
     fn hash(&self, path: &Path) -> Result<String> {

@@ -33,6 +33,13 @@ impl Surveyor for Imagined {
         Architecture::from_kwargs("EDMPrecond", &arguments).map(Some)
     }
 
+    fn set(&self, paths: &[PathBuf]) -> Result<Reference> {
+        let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap()).collect();
+        let fingerprint = format!("set {names:?}");
+        let (images, resolution, classes) = (1_000_000, 32, 10);
+        Ok(Reference { paths: paths.to_vec(), fingerprint, images, resolution, classes })
+    }
+
     fn hash(&self, path: &Path) -> Result<String> {
         Ok(format!("hash of {}", path.file_name().unwrap().display()))
     }
@@ -150,6 +157,30 @@ fn files_can_stand_in_for_jobs() {
         set.jobs.iter().map(|job| job.stage).collect::<Vec<_>>()[..2],
         [Stage::Import, Stage::Train]
     );
+    // The set stays where it lies, and the training knows where; the id does not.
+    let train = |sets: &[&str]| {
+        let sets = [&["threat=l2", "generated.count=10"], sets].concat();
+        let plan = plan_with(HEAD, &sets).unwrap();
+        plan.job(&plan.cells[0].train).unwrap().clone()
+    };
+    let (here, there) =
+        (train(&["generated.file=1m.npz"]), train(&["generated.file=other/1m.npz"]));
+    assert_eq!(here.id, there.id);
+    assert!(there.set.unwrap().paths[0].ends_with("other/1m.npz"));
+    let many = train(&["generated.file=[a.npz, b.npz]"]);
+    assert_eq!(many.set.unwrap().paths.len(), 2);
+    // A selection is made from all of it; the training then finds its images in the store.
+    let chosen = train(&["generated.file=1m.npz", "labels.classifier=wrn.pt"]);
+    assert_eq!(chosen.set, None);
+    for (set, part) in [
+        ("generated.count=2M", "holds 1000000 images"),
+        ("generated.drawn=20", "the whole set"),
+        ("data.name=tiny-imagenet", "32x32"),
+    ] {
+        let sets = ["threat=l2", "generated.count=10", "generated.file=1m.npz", set];
+        let message = plan_with(HEAD, &sets).unwrap_err().to_string();
+        assert!(message.contains("generated.") && message.contains(part), "{message}");
+    }
 }
 
 #[test]
@@ -257,7 +288,7 @@ fn the_table_and_the_specs_name_the_same_fields() {
                 note("train", &serde_json::to_value(&spec.network).unwrap());
             }
             Work::Evaluate(spec) => note("evaluate", &serde_json::to_value(spec).unwrap()),
-            Work::Import(_) => {}
+            Work::Import(_) | Work::Reference(_) => {}
         }
     }
     // Of other sections, or nested, or worked out.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 use crate::{
-    data::{Dataset, find, generated, spec::Source},
+    data::{Dataset, find, generated, reference::Reference, spec::Source},
     diffusion,
     digest::hash_file,
     error::{AtPath, Error, Result},
@@ -35,6 +35,7 @@ impl Stages for Real {
         let &Task { device, work, out, progress, .. } = task;
         match &task.job.work {
             Work::Import(spec) => import(spec, out),
+            Work::Reference(set) => refer(set, out),
             Work::Fit(spec) => {
                 let data = images(task, &spec.data)?;
                 summary(&diffusion::fit::run(spec, &data, device, work, out, progress)?)
@@ -57,9 +58,7 @@ impl Stages for Real {
             }
             Work::Label(spec) => {
                 let names: Vec<String> = (0..spec.classes).map(|class| class.to_string()).collect();
-                let parts = inputs(task, Role::Generated)
-                    .map(|part| generated::read(&part.file("images.npz"), "generated", &names))
-                    .collect::<Result<Vec<_>>>()?;
+                let parts = generated_parts(task, &names, None)?;
                 let labeller = inputs(task, Role::Labeller)
                     .map(|artifact| {
                         let path = artifact.file("labeller");
@@ -73,7 +72,7 @@ impl Stages for Real {
             }
             Work::Train(spec) => {
                 let real = images(task, &spec.data)?;
-                let parts = generated_parts(task, &real)?;
+                let parts = generated_parts(task, &real.classes, Some(spec.generated))?;
                 let parts: Vec<&Dataset> = parts.iter().collect();
                 summary(&train::run(spec, &real, &parts, &[device], work, out, progress)?)
             }
@@ -106,6 +105,23 @@ fn import(spec: &ImportSpec, out: &Path) -> Result<Value> {
     Ok(json!({ "path": spec.path }))
 }
 
+/// The set stays where it is: the store holds what it was, and where.
+fn refer(set: &Reference, out: &Path) -> Result<Value> {
+    let now = Reference::of(&set.paths)?;
+    if now != *set {
+        let message = format!(
+            "the generated set has changed since the plan was made (fingerprint {}, planned {}): \
+             run the suite again",
+            now.fingerprint, set.fingerprint
+        );
+        return Err(Error::in_file(&set.paths[0], message));
+    }
+    let path = out.join("set.json");
+    let text = serde_json::to_string_pretty(set).map_err(Error::input)?;
+    fs::write(&path, text).at(&path)?;
+    summary(set)
+}
+
 /// The inputs of that role, in order.
 fn inputs<'a>(task: &'a Task<'_>, role: Role) -> impl Iterator<Item = &'a Artifact> {
     task.inputs.iter().filter(move |(own, _)| *own == role).map(|(_, artifact)| artifact)
@@ -131,9 +147,17 @@ fn denoiser(task: &Task<'_>) -> Result<Box<dyn Denoiser>> {
     }
 }
 
-fn generated_parts(task: &Task<'_>, real: &Dataset) -> Result<Vec<Dataset>> {
+/// The generated images: parts that were made here, or `count` images (all) of a set on disk.
+fn generated_parts(
+    task: &Task<'_>,
+    classes: &[String],
+    count: Option<u64>,
+) -> Result<Vec<Dataset>> {
+    if let Some(set) = &task.job.set {
+        return Ok(vec![set.open(classes, count.unwrap_or(set.images))?]);
+    }
     inputs(task, Role::Generated)
-        .map(|part| generated::read(&part.file("images.npz"), "generated", &real.classes))
+        .map(|part| generated::read(&part.file("images.npz"), "generated", classes))
         .collect()
 }
 

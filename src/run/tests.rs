@@ -119,6 +119,7 @@ fn job(folder: &Path, name: &str, inputs: &[&Job]) -> Job {
         id: JobId::of(&json!({ "name": name })),
         stage: Stage::Import,
         work: Work::Import(spec),
+        set: None,
         inputs: inputs.iter().map(input).collect(),
         roots: Vec::new(),
         cells: Vec::new(),

@@ -23,6 +23,8 @@ pub enum Kind {
     Text,
     /// A file or folder, relative to the suite's own folder.
     Path,
+    /// One such path, or a list of them.
+    Paths,
     /// A list of positive whole numbers.
     Counts,
     /// The name of a threat model of the suite's `threats:`.
@@ -72,6 +74,7 @@ impl Kind {
             Self::DataSet => format!("one of {}, or a path", DATA_SETS.join(", ")),
             Self::Text => "a text".to_owned(),
             Self::Path => "a path".to_owned(),
+            Self::Paths => "a path or a list of paths".to_owned(),
             Self::Counts => "a list of whole numbers, like [1, 2, 2]".to_owned(),
             Self::Threat => "the name of a threat model from `threats:`".to_owned(),
             Self::Threats => "a list of names from `threats:`".to_owned(),

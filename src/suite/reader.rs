@@ -87,17 +87,25 @@ impl Reader {
             return Some(Value::Absent);
         }
         match value::read(field.kind, node) {
-            Ok(Value::Text(path)) if field.kind == Kind::Path => {
-                let path = self.folder.as_ref().map_or(path.clone(), |folder| {
-                    folder.join(&path).to_string_lossy().into_owned()
-                });
-                Some(Value::Text(path))
+            Ok(Value::Text(path)) if matches!(field.kind, Kind::Path | Kind::Paths) => {
+                Some(Value::Text(self.placed(path)))
+            }
+            Ok(Value::Texts(paths)) if field.kind == Kind::Paths => {
+                Some(Value::Texts(paths.into_iter().map(|path| self.placed(path)).collect()))
             }
             Ok(value) => Some(value),
             Err((message, at)) => {
                 self.problem(Some(at.at), field.path, message);
                 None
             }
+        }
+    }
+
+    /// `path` as seen from the suite that includes this one.
+    fn placed(&self, path: String) -> String {
+        match &self.folder {
+            Some(folder) => folder.join(path).to_string_lossy().into_owned(),
+            None => path,
         }
     }
 

@@ -131,6 +131,9 @@ fn of_kind(kind: Kind) -> Value {
         Kind::DataSet => json!({"anyOf": [
             {"enum": DATA_SETS}, {"type": "string", "pattern": "[/.]"}]}),
         Kind::Text | Kind::Path | Kind::Threat => json!({"type": ["string", "number"]}),
+        Kind::Paths => json!({"anyOf": [
+            {"type": "string"},
+            {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
         Kind::Counts => json!({"type": "array", "items": count(1, 1 << 32)}),
         Kind::Threats => json!({"type": "array", "items": {"type": "string"}}),
         Kind::Attacks => attacks(),

@@ -234,6 +234,15 @@ impl Settings {
         }
     }
 
+    /// One path or several, if given.
+    pub fn paths(&self, path: &str) -> Option<Vec<&str>> {
+        match &self.get(path).value {
+            Value::Text(text) => Some(vec![text]),
+            Value::Texts(texts) => Some(texts.iter().map(String::as_str).collect()),
+            _ => None,
+        }
+    }
+
     /// Attacks, if given.
     pub fn attacks(&self, path: &str) -> Option<&[NamedAttack]> {
         match &self.get(path).value {

@@ -5,7 +5,8 @@ use crate::suite::fields::{
     Fallback::{Absent, Is, Required},
     Field,
     Kind::{
-        Attacks, Choice, Count, Counts, DataSet, Epsilon, Flag, Path, Real, Text, Threat, Threats,
+        Attacks, Choice, Count, Counts, DataSet, Epsilon, Flag, Path, Paths, Real, Text, Threat,
+        Threats,
     },
 };
 
@@ -91,7 +92,7 @@ fields! {
 
     "generated.count" Count(0, MANY), Is("0"), "generated images that join training; 0 for none";
     "generated.fraction" Real(0.0, 1.0), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
-    "generated.file" Path, Absent("images are sampled"), "a generated set (.npz) to use instead of sampling one";
+    "generated.file" Paths, Absent("images are sampled"), "a generated set to use where it lies instead of sampling one: an .npz file, a folder of parts, or a list of these";
     "generated.seed" Count(0, MANY), Is("0"), "seed of latents and labels";
     "generated.shard" Count(1, 10_000_000), Is("10000"), "images in one file of the set; each file is a job of its own";
     "generated.batch" Count(1, 1 << 20), Is("64"), "images sampled at once";

@@ -90,6 +90,7 @@ pub fn read(kind: Kind, node: &Node) -> Result<Value, (String, &Node)> {
     let wrong = || (format!("{} does not fit: expected {}", node.shown(), kind.expected()), node);
     match kind {
         Kind::Counts | Kind::Threats | Kind::Attacks => read_list(kind, node),
+        Kind::Paths if matches!(node.content, Content::List(_)) => read_list(kind, node),
         Kind::Flag => match &node.content {
             Content::Scalar(serde_yaml::Value::Bool(flag), _) => Ok(Value::Flag(*flag)),
             _ => Err(wrong()),
@@ -161,7 +162,8 @@ fn read_list(kind: Kind, node: &Node) -> Result<Value, (String, &Node)> {
             };
             items.iter().map(read).collect::<Result<_, _>>().map(Value::Counts)
         }
-        Kind::Threats => {
+        Kind::Paths if items.is_empty() => Err((wrong(node), node)),
+        Kind::Threats | Kind::Paths => {
             let name = |item: &'_ Node| item.text().map(str::to_owned);
             let names = items.iter().map(|item| name(item).ok_or((wrong(item), item)));
             names.collect::<Result<_, _>>().map(Value::Texts)
