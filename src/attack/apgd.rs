@@ -7,6 +7,7 @@ use super::{
     Break, Kind as Attack,
     apgd_step::{direction, starting_point},
     geometry::{flat, norm, replace_rows, support},
+    host,
     loss::Loss,
     trial::{Slope, Trial, flags, positions},
 };
@@ -82,7 +83,7 @@ fn staged(trial: &mut Trial, rows: Vec<usize>, loss: Loss, restart: u64) -> Resu
 
 /// The state of one run; tensors hold one row for each of `rows`.
 pub(super) struct Ascent {
-    rows: Vec<usize>,
+    pub(super) rows: Vec<usize>,
     loss: Loss,
     restart: u64,
     /// Iterations of earlier stages.
@@ -94,10 +95,12 @@ pub(super) struct Ascent {
     pub(super) high: Tensor,
     pub(super) at: Tensor,
     pub(super) previous: Tensor,
-    best: Tensor,
-    /// L-infinity: its signs.
+    pub(super) best: Tensor,
+    /// On a host: rows better than `best`, to be copied there when they are next touched.
+    pub(super) better: Vec<bool>,
+    /// L-infinity: its signs, or on a host the gradient itself.
     pub(super) gradient: Tensor,
-    best_gradient: Tensor,
+    pub(super) best_gradient: Tensor,
     best_loss: Tensor,
     /// Reference mode: the latest misclassified image, whether there is one, and when it was.
     latest: Tensor,
@@ -128,6 +131,7 @@ impl Ascent {
         stage: &Stage,
         start: Option<&Tensor>,
     ) -> Result<Self> {
+        trial.iteration = done;
         let x = trial.images(&rows);
         let at = starting_point(trial, &rows, &x, stage, start);
         let Slope { logits, loss: value, gradient } = trial.slope(&rows, &at, &loss)?;
@@ -135,7 +139,7 @@ impl Ascent {
             let still = norm(&gradient, Norm::L1).eq(0.0).sum(Kind::Int64).int64_value(&[]);
             trial.zero_gradients += still as u64;
         }
-        let gradient = direction(gradient, trial.spec.norm);
+        let gradient = direction(trial, gradient);
         let labels = trial.labels(&rows);
         let features = flat(&x).size()[1] as f64;
         let unit = if trial.spec.norm == Norm::L1 { 1.0 } else { 2.0 };
@@ -155,7 +159,8 @@ impl Ascent {
             density,
             sparsity,
         };
-        let (bounds, linf) = (trial.spec.bounds, trial.spec.norm == Norm::Linf);
+        let bounds = trial.spec.bounds;
+        let linf = trial.spec.norm == Norm::Linf && !trial.host();
         let fooled = logits.argmax(1, false).ne_tensor(&labels);
         let mut ascent = Self {
             low: if linf { (&x - stage.epsilon).clamp_min_(bounds.low) } else { Tensor::new() },
@@ -163,6 +168,7 @@ impl Ascent {
             labels,
             previous: at.copy(),
             best: at.copy(),
+            better: Vec::new(),
             best_gradient: gradient.copy(),
             best_loss: value.copy(),
             latest: if trial.strict() { Tensor::new() } else { at.copy() },
@@ -196,16 +202,18 @@ impl Ascent {
             if self.rows.is_empty() {
                 return Ok(());
             }
-            self.step(trial, stage, iteration);
+            trial.iteration = self.done + iteration + 1;
+            self.step(trial, stage, iteration)?;
             let Slope { logits, loss, gradient } = trial.slope(&self.rows, &self.at, &self.loss)?;
-            self.gradient = direction(gradient, trial.spec.norm);
+            self.gradient = direction(trial, gradient);
             let fooled = logits.argmax(1, false).ne_tensor(&self.labels);
-            self.improve(&loss);
+            self.improve(&loss, trial.host());
             since += 1;
             let checkpoint = since == window;
             // Before the checkpoint, which may move `at` back to the best point.
             let fell = self.note(trial, stage, &fooled, iteration + 1)?;
             if checkpoint {
+                self.keep_better();
                 if l1 {
                     self.check_sparsity(stage)
                 } else {
@@ -216,14 +224,26 @@ impl Ascent {
             }
             self.leave(&fell);
         }
+        self.keep_better();
         Ok(())
     }
 
+    /// Does what [`Self::improve`] put off.
+    fn keep_better(&mut self) {
+        let better = std::mem::take(&mut self.better);
+        host::copy_rows(&mut self.best, &better, &self.at);
+        host::copy_rows(&mut self.best_gradient, &better, &self.gradient);
+    }
+
     /// Keeps point and gradient where the loss rose above the best so far.
-    fn improve(&mut self, loss: &Tensor) {
+    fn improve(&mut self, loss: &Tensor, host: bool) {
         let better = loss.gt_tensor(&self.best_loss);
-        replace_rows(&mut self.best, &better, &self.at);
-        replace_rows(&mut self.best_gradient, &better, &self.gradient);
+        if host {
+            self.better = flags(&better);
+        } else {
+            replace_rows(&mut self.best, &better, &self.at);
+            replace_rows(&mut self.best_gradient, &better, &self.gradient);
+        }
         self.best_loss = loss.where_self(&better, &self.best_loss);
         let pace = &mut self.pace;
         pace.rises = &pace.rises + loss.gt_tensor(&pace.last_loss).to_kind(Kind::Float);
@@ -246,7 +266,11 @@ impl Ascent {
 
     /// L1: full step again where the support shrank, else a smaller one.
     fn check_sparsity(&mut self, stage: &Stage) {
-        let support = support(&(&self.best - &self.x));
+        let support = if host::plain(&self.best) {
+            host::support(&self.best, &self.x)
+        } else {
+            support(&(&self.best - &self.x))
+        };
         let features = flat(&self.x).size()[1] as f64;
         let pace = &mut self.pace;
         let shrank = (&support / &pace.sparsity).lt(0.95);
@@ -310,6 +334,9 @@ impl Ascent {
         let index = positions(&stay, self.x.device());
         self.rows = stay.iter().map(|&i| self.rows[i]).collect();
         self.loss = self.loss.rows(&index);
+        if !self.better.is_empty() {
+            self.better = stay.iter().map(|&i| self.better[i]).collect();
+        }
         let pace = &mut self.pace;
         for tensor in [
             &mut self.x,

@@ -2,28 +2,37 @@
 //!
 //! The order of operations is the published one, to the last bit; the buffers are reused, since
 //! beside a small network the memory traffic of one step counts. In L1 alone strict mode goes its
-//! own way: the published projection and selection sort every image at every step.
+//! own way: the published projection and selection sort every image at every step. On a CPU strict
+//! mode steps by the loops of [`host`], in L-infinity with the same results.
 
 use tch::{Kind, Tensor};
 
 use super::{
     apgd::{Ascent, Stage},
     geometry::{flat, into_l2_ball, l1_correction, norm, normalize, per_row},
+    host::{self, Keep, Stride},
     l1_linear,
     trial::Trial,
 };
-use crate::threat::Norm;
+use crate::{error::Result, threat::Norm};
 
 /// What an ascent needs of a gradient: in L-infinity its signs.
-pub(super) fn direction(mut gradient: Tensor, norm: Norm) -> Tensor {
-    if norm == Norm::Linf { gradient.sign_() } else { gradient }
+pub(super) fn direction(trial: &Trial, mut gradient: Tensor) -> Tensor {
+    if trial.spec.norm == Norm::Linf && !trial.host() { gradient.sign_() } else { gradient }
 }
 
 impl Ascent {
     /// Moves on by one step; the point left becomes the previous one.
-    pub(super) fn step(&mut self, trial: &Trial, stage: &Stage, iteration: u64) {
+    ///
+    /// # Errors
+    /// If a gradient is not finite, where that is cheap to know. Elsewhere an image becomes
+    /// infinite, and the logits after it.
+    pub(super) fn step(&mut self, trial: &Trial, stage: &Stage, iteration: u64) -> Result<()> {
         let bounds = trial.spec.bounds;
         let inertia = if iteration == 0 { 1.0 } else { 0.75 };
+        if trial.host() {
+            return self.stride(trial, stage, inertia);
+        }
         let step = per_row(&self.pace.step);
         let next = match trial.spec.norm {
             Norm::Linf => {
@@ -49,6 +58,29 @@ impl Ascent {
             }
         };
         self.previous = std::mem::replace(&mut self.at, next);
+        Ok(())
+    }
+
+    /// The same over plain slices.
+    fn stride(&mut self, trial: &Trial, stage: &Stage, inertia: f64) -> Result<()> {
+        let features = host::stride(&self.x);
+        let count = |density: f32| {
+            features - (((1.0 - density) * features as f32).max(0.0) as usize).min(features - 1)
+        };
+        let counts: Vec<usize> = match trial.spec.norm {
+            Norm::L1 => host::values(&self.pace.density).into_iter().map(count).collect(),
+            _ => Vec::new(),
+        };
+        let sizes = host::values(&self.pace.step);
+        let stride = Stride { sizes: &sizes, counts: &counts, inertia, epsilon: stage.epsilon };
+        let images = (&self.x, &self.at, &self.gradient);
+        let rows = std::mem::take(&mut self.better);
+        let keep = Keep { rows: &rows, best: &mut self.best, gradient: &mut self.best_gradient };
+        if let Some(row) = host::climb(trial, images, (&mut self.previous, keep), &stride) {
+            return Err(trial.broken_model("gradients", self.rows[row]));
+        }
+        std::mem::swap(&mut self.at, &mut self.previous);
+        Ok(())
     }
 
     /// `x + (ahead - x)·a + (x - previous)·(1 - a)`; uses up `previous`.

@@ -1,11 +1,13 @@
 //! The fast adaptive boundary attack (Croce and Hein 2020b): a minimal-norm attack that walks along
 //! the linearised decision boundary.
 
+use pixels::plane;
 use tch::{Kind, Tensor};
 
 use super::{
     Break,
     geometry::{flat, norm, normalize, per_row, replace_rows, row_sum},
+    host,
     hyperplane::{self, Hyperplane},
     hyperplane_linear::Planes,
     loss::pick,
@@ -51,6 +53,8 @@ struct Walk {
     /// For a target, the difference of logits as weights: +1 at the target, -1 at the label.
     contrast: Tensor,
     at: Tensor,
+    /// On a host: where each row's last projections ended.
+    warm: Vec<[f32; 2]>,
     /// Reference mode: the closest adversarial image so far, its norm and when it was.
     closest: Tensor,
     distance: Tensor,
@@ -73,6 +77,7 @@ impl Walk {
             labels,
             contrast,
             closest: if trial.strict() { Tensor::new() } else { x.copy() },
+            warm: vec![[0.0; 2]; rows.len()],
             distance: Tensor::full([count], 1e10, options),
             when: Tensor::zeros([count], (Kind::Int64, x.device())),
             rows,
@@ -89,13 +94,16 @@ impl Walk {
         // Whether that is likely: nobody was misclassified a step ago.
         let mut calm = false;
         for iteration in 1..=trial.spec.steps {
+            trial.iteration = iteration;
             let (leaf, logits) = match known.take() {
                 Some(pass) => pass,
                 None => trial.traced(&self.rows, &self.at)?,
             };
             let (difference, gradient) = self.boundary(trial, &leaf, &logits);
             drop((leaf, logits));
-            if trial.strict() {
+            if trial.host() {
+                self.stride(trial, &difference, gradient)?;
+            } else if trial.strict() {
                 self.step(trial, &difference, &gradient);
             } else {
                 self.published_step(trial, &difference, &gradient);
@@ -115,7 +123,11 @@ impl Walk {
             }
             known = None;
             let fell = self.note(trial, &mask, &adversarial, iteration)?;
-            self.back(trial, &mask);
+            if trial.host() {
+                host::between(&mut self.at, &self.x, &adversarial, BETA as f32);
+            } else {
+                self.back(trial, &mask);
+            }
             self.leave(&fell);
             if self.rows.is_empty() {
                 return Ok(());
@@ -190,6 +202,21 @@ impl Walk {
         self.at = near.clamp_(bounds.low, bounds.high).view_as(&self.at);
     }
 
+    /// The same over plain slices.
+    fn stride(&mut self, trial: &Trial, difference: &Tensor, gradient: Tensor) -> Result<()> {
+        let normals = gradient.contiguous();
+        let walk = plane::Walk {
+            alpha: ALPHA_MAX as f32,
+            overshoot: ETA as f32,
+            walls: trial.spec.bounds.walls(),
+        };
+        let planes = (&self.x, &normals, &host::values(difference)[..]);
+        match host::walk(trial.spec.norm, &mut self.at, planes, &mut self.warm, &walk) {
+            Some(row) => Err(trial.broken_model("gradients", self.rows[row])),
+            None => Ok(()),
+        }
+    }
+
     /// The same with the published arithmetic, to the last bit.
     fn published_step(&mut self, trial: &Trial, difference: &Tensor, gradient: &Tensor) {
         let offset = -difference
@@ -232,17 +259,22 @@ impl Walk {
         adversarial: &[bool],
         iteration: u64,
     ) -> Result<Vec<bool>> {
-        let distance = norm(&(&self.at - &self.x), trial.spec.norm);
+        let kind = trial.spec.norm;
         if trial.strict() {
-            let close = flags(&distance.le(trial.spec.epsilon));
-            let candidate: Vec<bool> =
-                adversarial.iter().zip(close).map(|(wrong, close)| *wrong && close).collect();
+            let candidate = if trial.host() {
+                host::within(&self.at, &self.x, (kind, trial.spec.epsilon), adversarial)
+            } else {
+                let distance = norm(&(&self.at - &self.x), kind);
+                let close = flags(&distance.le(trial.spec.epsilon));
+                adversarial.iter().zip(close).map(|(wrong, close)| *wrong && close).collect()
+            };
             let targets = self.target_list();
             let restart = self.restart;
             let how =
                 |i: usize| Break { restart, target: targets.as_ref().map(|t| t[i]), iteration };
             return trial.claim(&self.rows, &candidate, &self.at, &how);
         }
+        let distance = norm(&(&self.at - &self.x), kind);
         let closer = mask.logical_and(&distance.lt_tensor(&self.distance));
         replace_rows(&mut self.closest, &closer, &self.at);
         self.distance = distance.where_self(&closer, &self.distance);
@@ -258,6 +290,7 @@ impl Walk {
         let stay: Vec<usize> = (0..self.rows.len()).filter(|&i| !fell[i]).collect();
         let index = positions(&stay, self.x.device());
         self.rows = stay.iter().map(|&i| self.rows[i]).collect();
+        self.warm = stay.iter().map(|&i| self.warm[i]).collect();
         self.targets = self.targets.as_ref().map(|t| t.index_select(0, &index));
         for tensor in [
             &mut self.x,

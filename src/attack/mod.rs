@@ -7,8 +7,10 @@
 
 pub mod apgd;
 mod apgd_step;
+pub mod confirm;
 pub mod fab;
 pub mod geometry;
+mod host;
 pub mod hyperplane;
 pub mod hyperplane_linear;
 pub mod l1_linear;
@@ -17,12 +19,18 @@ pub mod malt;
 pub mod noise;
 pub mod pgd;
 pub mod pma;
+mod slope;
 pub mod square;
+mod square_host;
 pub mod square_shape;
 pub mod trial;
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod host_tests;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]

@@ -73,6 +73,12 @@ impl Noise {
         self.uniform(rows, &shape, device).sign()
     }
 
+    /// As [`Self::colours`], a sign for each row and channel on the host.
+    pub(crate) fn coins(&mut self, rows: &[usize], channels: usize) -> Vec<f32> {
+        let signs = self.colours(rows, channels as i64, Device::Cpu);
+        Vec::try_from(signs.flatten(0, -1)).expect("a sign each")
+    }
+
     /// Signs of the whole `shape`.
     pub(crate) fn signs(&mut self, rows: &[usize], shape: &[i64], device: Device) -> Tensor {
         self.uniform(rows, shape, device).sign()

@@ -6,6 +6,7 @@ use tch::Tensor;
 use super::{
     Break,
     geometry::{self, norm, normalize, per_row},
+    host,
     loss::Loss,
     trial::{Slope, Trial, flags, positions},
 };
@@ -18,20 +19,35 @@ pub(crate) fn attack(trial: &mut Trial) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
-        descend(trial, rows, restart)?;
+        let size = 2.5 * trial.spec.epsilon / trial.spec.steps.max(1) as f64;
+        ascent(trial, rows, restart, |_| (Loss::CrossEntropy, size))?;
     }
     Ok(())
 }
 
-fn descend(trial: &mut Trial, mut rows: Vec<usize>, restart: u64) -> Result<()> {
+/// From a random point up what `plan` says at each iteration, a loss and the length of the step
+/// behind it. Whoever is broken leaves.
+pub(crate) fn ascent(
+    trial: &mut Trial,
+    mut rows: Vec<usize>,
+    restart: u64,
+    plan: impl Fn(u64) -> (Loss, f64),
+) -> Result<()> {
     let mut x = trial.images(&rows);
     let mut at = start(trial, &rows, &x);
     for iteration in 0..=trial.spec.steps {
-        let Slope { logits, gradient, .. } = trial.slope(&rows, &at, &Loss::CrossEntropy)?;
+        trial.iteration = iteration;
+        let (loss, size) = plan(iteration);
+        let Slope { logits, gradient, .. } = trial.slope(&rows, &at, &loss)?;
+        if trial.host()
+            && let Some(row) = host::first_infinite(&gradient)
+        {
+            return Err(trial.broken_model("gradients", rows[row]));
+        }
         let fooled = flags(&logits.argmax(1, false).ne_tensor(&trial.labels(&rows)));
         let how = |_: usize| Break { restart, target: None, iteration };
         let fell = trial.claim(&rows, &fooled, &at, &how)?;
-        at = step(trial, &x, &at, &gradient);
+        at = ascend(trial, &x, (&at, &gradient), size);
         if fell.contains(&true) {
             let stay: Vec<usize> = (0..rows.len()).filter(|&i| !fell[i]).collect();
             let index = positions(&stay, x.device());
@@ -46,7 +62,7 @@ fn descend(trial: &mut Trial, mut rows: Vec<usize>, restart: u64) -> Result<()> 
 }
 
 /// A point of the ball: uniform for L-infinity, else in a random direction at a random length.
-pub(crate) fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
+fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
     let (epsilon, shape, device) = (trial.spec.epsilon, x.size(), x.device());
     let moved = match trial.spec.norm {
         Norm::Linf => x + trial.noise.uniform(rows, &shape, device) * epsilon,
@@ -59,18 +75,8 @@ pub(crate) fn start(trial: &mut Trial, rows: &[usize], x: &Tensor) -> Tensor {
     inside(trial, &moved, x)
 }
 
-fn step(trial: &Trial, x: &Tensor, at: &Tensor, gradient: &Tensor) -> Tensor {
-    let size = 2.5 * trial.spec.epsilon / trial.spec.steps.max(1) as f64;
-    ascend(trial, x, (at, gradient), size)
-}
-
 /// The point a step of length `size` up the gradient, back in the ball and the box.
-pub(crate) fn ascend(
-    trial: &Trial,
-    x: &Tensor,
-    (at, gradient): (&Tensor, &Tensor),
-    size: f64,
-) -> Tensor {
+fn ascend(trial: &Trial, x: &Tensor, (at, gradient): (&Tensor, &Tensor), size: f64) -> Tensor {
     let moved = match trial.spec.norm {
         Norm::Linf => at + gradient.sign() * size,
         Norm::L2 => at + normalize(gradient, Norm::L2) * size,

@@ -3,12 +3,7 @@
 //! of logits. The first half climbs one term of the margin, in one run the label's and in another
 //! the rival's; the second half climbs the whole.
 
-use super::{
-    Break,
-    loss::Loss,
-    pgd,
-    trial::{Slope, Trial, flags, positions},
-};
+use super::{loss::Loss, pgd, trial::Trial};
 use crate::error::Result;
 
 /// Runs all restarts, each in two runs, on the rows that stand.
@@ -20,31 +15,10 @@ pub(crate) fn attack(trial: &mut Trial) -> Result<()> {
                 return Ok(());
             }
             // A run of either kind counts as a restart in the records.
-            climb(trial, rows, rival, 2 * restart + u64::from(rival))?;
-        }
-    }
-    Ok(())
-}
-
-fn climb(trial: &mut Trial, mut rows: Vec<usize>, rival: bool, restart: u64) -> Result<()> {
-    let (steps, mut x) = (trial.spec.steps, trial.images(&rows));
-    let mut at = pgd::start(trial, &rows, &x);
-    for iteration in 0..=steps {
-        let Slope { logits, gradient, .. } =
-            trial.slope(&rows, &at, &loss(iteration, steps, rival))?;
-        let fooled = flags(&logits.argmax(1, false).ne_tensor(&trial.labels(&rows)));
-        let how = |_: usize| Break { restart, target: None, iteration };
-        let fell = trial.claim(&rows, &fooled, &at, &how)?;
-        let size = pace(iteration, steps) * 2.0 * trial.spec.epsilon;
-        at = pgd::ascend(trial, &x, (&at, &gradient), size);
-        if fell.contains(&true) {
-            let stay: Vec<usize> = (0..rows.len()).filter(|&i| !fell[i]).collect();
-            let index = positions(&stay, x.device());
-            rows = stay.iter().map(|&i| rows[i]).collect();
-            (x, at) = (x.index_select(0, &index), at.index_select(0, &index));
-        }
-        if rows.is_empty() {
-            return Ok(());
+            let (steps, epsilon) = (trial.spec.steps, trial.spec.epsilon);
+            pgd::ascent(trial, rows, 2 * restart + u64::from(rival), |iteration| {
+                (loss(iteration, steps, rival), pace(iteration, steps) * 2.0 * epsilon)
+            })?;
         }
     }
     Ok(())

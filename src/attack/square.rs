@@ -5,7 +5,9 @@ use tch::{Kind, Tensor};
 use super::{
     Break,
     geometry::{l1_correction, norm, normalize, per_row},
+    host,
     loss::margin,
+    square_host::{self, Desk},
     square_shape::{Windows, edge, profile},
     trial::{Trial, flags, positions, wrong},
 };
@@ -34,6 +36,8 @@ struct Search {
     labels: Tensor,
     best: Tensor,
     margin: Tensor,
+    /// On a host, instead of `margin`.
+    desk: Option<Desk>,
     /// Reference mode: every row of the run, its image and when it was broken.
     all: Vec<usize>,
     finals: Tensor,
@@ -47,8 +51,13 @@ impl Search {
         let x = trial.images(&rows);
         let best = start(trial, &rows, &x);
         let labels = trial.labels(&rows);
-        let margin = margin(&trial.logits(&rows, &best)?, &labels);
+        trial.iteration = 0;
+        let logits = trial.logits(&rows, &best)?;
+        let desk = (trial.host() && host::plain(&best))
+            .then(|| Desk::begin(trial, (&x, &best), square_host::margins(&logits, &labels)));
+        let margin = margin(&logits, &labels);
         Ok(Self {
+            desk,
             finals: if trial.strict() { Tensor::new() } else { best.copy() },
             when: vec![0; rows.len()],
             all: rows.clone(),
@@ -68,9 +77,15 @@ impl Search {
             if self.rows.is_empty() {
                 break;
             }
-            match trial.spec.norm {
-                Norm::Linf => self.paint(trial, iteration)?,
-                Norm::L2 | Norm::L1 => self.shift(trial, iteration)?,
+            trial.iteration = iteration + 1;
+            let images = (&self.x, &self.labels, &mut self.best);
+            match (&mut self.desk, trial.spec.norm) {
+                (Some(desk), Norm::Linf) => desk.paint(trial, &self.rows, images, iteration)?,
+                (Some(desk), _) => {
+                    desk.shift(trial, &self.rows, images, (iteration, L1_MARGIN))?;
+                }
+                (None, Norm::Linf) => self.paint(trial, iteration)?,
+                (None, _) => self.shift(trial, iteration)?,
             }
             self.leave(trial, iteration + 1)?;
         }
@@ -170,7 +185,10 @@ impl Search {
 
     /// Takes the rows without positive margin out of the search.
     fn leave(&mut self, trial: &mut Trial, iteration: u64) -> Result<()> {
-        let broken = flags(&self.margin.gt(0.0).logical_not());
+        let broken = match &self.desk {
+            Some(desk) => desk.margin.iter().map(|margin| *margin <= 0.0).collect(),
+            None => flags(&self.margin.gt(0.0).logical_not()),
+        };
         if !broken.contains(&true) {
             return Ok(());
         }
@@ -187,6 +205,9 @@ impl Search {
         let stay: Vec<usize> = (0..self.rows.len()).filter(|&i| !gone[i]).collect();
         let index = positions(&stay, self.x.device());
         self.rows = stay.iter().map(|&i| self.rows[i]).collect();
+        if let Some(desk) = &mut self.desk {
+            desk.keep(&stay);
+        }
         for tensor in [&mut self.x, &mut self.labels, &mut self.best, &mut self.margin] {
             *tensor = tensor.index_select(0, &index);
         }

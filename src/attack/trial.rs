@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Batch, Break, Kind as Attack, Mode, Outcome, Spec, geometry, loss::Loss, noise::Noise,
+    Batch, Break, Kind as Attack, Mode, Outcome, Spec, geometry, host, loss::Loss, noise::Noise,
 };
 use crate::{
     error::{Error, Result},
@@ -29,6 +29,8 @@ pub(crate) struct Trial<'a> {
     pub(crate) zero_gradients: u64,
     /// For each row the classes to aim at `[b,k]`, best first; `None` for AutoAttack's order.
     pub(crate) order: Option<Tensor>,
+    /// The iteration that messages name.
+    pub(crate) iteration: u64,
 }
 
 /// Logits `[n,k]`, loss `[n]` and its gradient `[n,c,h,w]` at some images.
@@ -62,6 +64,7 @@ impl<'a> Trial<'a> {
             backward: vec![0; count],
             zero_gradients: 0,
             order: None,
+            iteration: 0,
         };
         if count == 0 {
             return Ok(trial);
@@ -85,6 +88,11 @@ impl<'a> Trial<'a> {
 
     pub(crate) fn strict(&self) -> bool {
         self.spec.mode == Mode::Strict
+    }
+
+    /// Whether the arithmetic runs over plain slices ([`host`]).
+    pub(crate) fn host(&self) -> bool {
+        self.strict() && host::plain(&self.adversarial)
     }
 
     /// The clean images of `rows`.
@@ -176,11 +184,15 @@ impl<'a> Trial<'a> {
         let mut last = None;
         for _ in 0..self.spec.eot.max(1) {
             let (leaf, logits) = self.traced(rows, images)?;
-            let (value, sum) = tch::with_grad(|| {
-                let value = loss.of(&logits, &labels);
-                let sum = value.sum(Kind::Float);
-                (value, sum)
-            });
+            let (value, sum) = if self.host() {
+                closed(loss, &logits, &labels)
+            } else {
+                tch::with_grad(|| {
+                    let value = loss.of(&logits, &labels);
+                    let sum = value.sum(Kind::Float);
+                    (value, sum)
+                })
+            };
             let gradient = self.pull(rows, &sum, &leaf, false);
             total = Some(match total {
                 None => gradient,
@@ -191,6 +203,7 @@ impl<'a> Trial<'a> {
         let (logits, loss) = last.expect("at least one pass");
         let gradient = total.expect("at least one pass");
         let gradient = if self.spec.eot > 1 { gradient / self.spec.eot as f64 } else { gradient };
+        let gradient = if self.host() { gradient.contiguous() } else { gradient };
         Ok(Slope { logits, loss, gradient })
     }
 
@@ -204,12 +217,17 @@ impl<'a> Trial<'a> {
             Vec::try_from(logits.isfinite().all_dim(1, false).logical_not().to_device(Device::Cpu))
                 .expect("one flag a row");
         let Some(position) = bad.iter().position(|bad| *bad) else { return Ok(()) };
-        Err(Error::Numerics(format!(
-            "the model's logits for example {} are not finite under {}, after {} passes, though they \
-             are on the clean image: look for roots, logarithms and divisions that perturbed images \
-             reach",
-            self.batch.examples[rows[position]], self.spec.kind, self.forward[rows[position]]
-        )))
+        Err(self.broken_model("logits", rows[position]))
+    }
+
+    /// What to say of a model whose `what` is not finite for `row`.
+    pub(crate) fn broken_model(&self, what: &str, row: usize) -> Error {
+        Error::Numerics(format!(
+            "the model's {what} for example {} are not finite under {}, iteration {}, after {} \
+             passes, though its logits are on the clean image: look for roots, logarithms and \
+             divisions that perturbed images reach",
+            self.batch.examples[row], self.spec.kind, self.iteration, self.forward[row]
+        ))
     }
 
     /// Accepts those of `images` (one for each of `rows`, where `candidate` holds) that stay wrong
@@ -272,6 +290,16 @@ impl<'a> Trial<'a> {
     pub(crate) fn targeted(&self) -> bool {
         matches!(self.spec.kind, Attack::ApgdTargeted | Attack::FabTargeted | Attack::Malt)
     }
+}
+
+/// The loss `[n]` and a scalar whose gradient is that of its sum, without a graph of the loss.
+fn closed(loss: &Loss, logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+    let host = host::values(&logits.detach().flatten(0, -1));
+    let labels: Vec<i64> = Vec::try_from(labels).expect("a label for each row");
+    let slope = loss.differential(&host, logits.size()[1] as usize, &labels);
+    let by_logit = Tensor::from_slice(&slope.by_logit).view_as(logits);
+    let sum = tch::with_grad(|| (logits * by_logit).sum(Kind::Float));
+    (Tensor::from_slice(&slope.value), sum)
 }
 
 /// `rows` as an index tensor.
