@@ -1,8 +1,9 @@
 //! One step of TRADES training: crafting, both passes, the update and the average.
 //!
-//! `OMP_NUM_THREADS=1 cargo bench --profile dev --bench train`; `tools/official_step.py` times the
-//! official step on the same libtorch. CPU time of either, taken in turns:
-//! `tools/compare_steps.sh DM-IMPROVES-AT`.
+//! `OMP_NUM_THREADS=1 cargo bench --profile dev --bench train` (`TRAIN_BENCH=wrn-28` for the large
+//! network alone, `TRAIN_BATCH=8` for another batch, `TRAIN_STEPS=4` for plain CPU times).
+//! `tools/official_step.py` times the official step on the same libtorch. CPU time of either, taken
+//! in turns: `tools/compare_steps.sh DM-IMPROVES-AT`.
 
 use std::hint::black_box;
 
@@ -61,11 +62,15 @@ fn step(spec: &TrainSpec, network: &Network, weights: &mut Weights, batch: &Exam
 }
 
 fn steps(criterion: &mut Criterion) {
+    // As the program does.
+    gauntlet::device::keep_memory();
     let wanted = std::env::var("TRAIN_BENCH").unwrap_or_default();
+    let other = std::env::var("TRAIN_BATCH").ok().and_then(|text| text.parse().ok());
     for (arch, batch) in [("wrn-10-1-swish", 64), ("wrn-28-10-swish", 4)] {
         if !arch.starts_with(&wanted) {
             continue;
         }
+        let batch = other.unwrap_or(batch);
         let spec = spec(arch);
         let network = Network::new(&spec.network, 1, Device::Cpu).expect("a known architecture");
         let mut weights = Weights::of(network.parameters());

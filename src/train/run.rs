@@ -254,7 +254,9 @@ impl Session<'_> {
                 validate::scores(self.spec, passes, self.real, device)
             })
         });
-        trainer.counters.validating += begun.elapsed().as_secs_f64();
+        let spent = begun.elapsed().as_secs_f64();
+        trainer.counters.validating += spent;
+        trainer.counters.seconds += spent;
         trainer.counters.last = validation.or(trainer.counters.last);
         // Ties go to the later epoch; without held-out images every epoch ties.
         let merit = validation.map(|scores| scores.merit());

@@ -74,6 +74,13 @@ fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
         lines.collect::<Vec<_>>()
     };
     assert_eq!(log(whole.path()).len(), 3);
+    // Time outside the passes is some, validation is no part of it, and speed is one number.
+    let text = fs::read_to_string(whole.path().join("out/log.jsonl")).unwrap();
+    let last: Line = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let [outside, waiting, saving] = last.outside.unwrap();
+    assert!(outside > waiting + saving && outside < 95.0, "{outside} {waiting} {saving}");
+    let ratio = last.images_per_second / expected.images_per_second;
+    assert!((0.3..3.0).contains(&ratio), "{ratio}");
     assert_eq!(log(whole.path()), log(parts.path()));
     // A finished run has nothing left to do.
     assert_eq!(train(&spec, parts.path(), &Silent).unwrap().best, expected.best);
