@@ -22,8 +22,15 @@ fn peak() -> f64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("KiB") * 1024.0
 }
 
-/// Prints the least CPU time and wall time of `rounds` runs of `run`.
-fn time<T>(case: &str, rounds: usize, mut run: impl FnMut() -> T) {
+/// Page faults of this process so far that needed no disk.
+fn faults() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").expect("this is Linux");
+    let (_, fields) = text.rsplit_once(')').expect("the name is in parentheses");
+    fields.split_whitespace().nth(7).and_then(|count| count.parse().ok()).expect("a number")
+}
+
+/// Prints the least CPU time and wall time of `rounds` runs of `run`; the page faults so far.
+fn time<T>(case: &str, rounds: usize, mut run: impl FnMut() -> T) -> f64 {
     let (mut best, mut wall) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..rounds {
         let (begun, started) = (Instant::now(), cpu());
@@ -33,6 +40,7 @@ fn time<T>(case: &str, rounds: usize, mut run: impl FnMut() -> T) {
     }
     println!("{case} {best:.6}");
     println!("{case} (wall) {wall:.6}");
+    faults()
 }
 
 fn gradient(network: &dyn Classifier, x: &Tensor) -> Tensor {
@@ -50,10 +58,15 @@ fn main() {
     tch::set_num_threads(1);
     let read = || load::load_classifier(Path::new(checkpoint), None, "cifar10", Device::Cpu);
     let before = peak();
-    drop(read().expect("a good checkpoint"));
+    // The first load pays for memory that the process never had; later ones find it warm.
+    let (cold, first) = (faults(), time("load, first", 1, || read().expect("a good checkpoint")));
+    println!("page faults of the first load {:.0}", first - cold);
     println!("peak before loading {before:.0}");
     println!("peak while loading {:.0}", peak());
-    time("load", 7, || read().expect("a good checkpoint"));
+    let warm = faults();
+    let rounds = 7;
+    let last = time("load", rounds, || read().expect("a good checkpoint"));
+    println!("page faults of a later load {:.0}", (last - warm) / rounds as f64);
     if !rest.is_empty() {
         return;
     }

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gauntlet::net::{
-    Classifier, Denoiser, DenoiserNet, Mode, Network, formula,
+    Classifier, Denoiser, DenoiserNet, Mode, Network, formula, load_classifier, save_classifier,
     spec::{ClassifierSpec, DenoiserArch, DenoiserSpec, Precond},
 };
 use tch::{Device, Kind, Tensor};
@@ -23,13 +23,18 @@ fn classifiers(criterion: &mut Criterion) {
             let _guard = tch::no_grad_guard();
             bencher.iter(|| black_box(network.logits(&x)));
         });
-        group.bench_function("input gradient", |bencher| {
-            bencher.iter(|| {
-                let x = x.detach().copy().set_requires_grad(true);
-                let value = network.logits(&x).logsumexp(1, false).sum(Kind::Float);
-                black_box(Tensor::run_backward(&[value], &[&x], false, false))
-            });
+        let fused = network.fused().expect("wide networks have batch normalisation");
+        group.bench_function("forward, folded", |bencher| {
+            let _guard = tch::no_grad_guard();
+            bencher.iter(|| black_box(fused.logits(&x)));
         });
+        let gradient = |network: &dyn Classifier| {
+            let x = x.detach().copy().set_requires_grad(true);
+            let value = network.logits(&x).logsumexp(1, false).sum(Kind::Float);
+            black_box(Tensor::run_backward(&[value], &[&x], false, false))
+        };
+        group.bench_function("input gradient", |b| b.iter(|| gradient(&network)));
+        group.bench_function("input gradient, folded", |b| b.iter(|| gradient(&*fused)));
         group.bench_function("parameter gradient", |bencher| {
             bencher.iter(|| {
                 let logits = network.forward(&x, Mode::Train { momentum: 0.01 });
@@ -39,6 +44,21 @@ fn classifiers(criterion: &mut Criterion) {
             });
         });
     }
+}
+
+/// Beside Python as a ratio, of a checkpoint of torch: `tools/beside_python.py`.
+fn loading(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder to write to");
+    let path = folder.path().join("wrn-28-10.safetensors");
+    let arch = "wrn-28-10-swish".to_owned();
+    let spec = ClassifierSpec { arch, dataset: "cifar10".into(), classes: 10 };
+    let network = Network::new(&spec, 0, Device::Cpu).expect("a known architecture");
+    save_classifier(&path, &network).expect("room for 146 MB");
+    let mut group = criterion.benchmark_group("wrn-28-10-swish");
+    group.sample_size(10);
+    group.bench_function("load", |bencher| {
+        bencher.iter(|| load_classifier(&path, None, "cifar10", Device::Cpu).expect("just saved"));
+    });
 }
 
 fn denoisers(criterion: &mut Criterion) {
@@ -64,5 +84,5 @@ fn denoisers(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, classifiers, denoisers);
+criterion_group!(benches, loading, classifiers, denoisers);
 criterion_main!(benches);

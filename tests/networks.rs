@@ -111,3 +111,72 @@ fn an_unknown_architecture_lists_what_exists() {
         );
     }
 }
+
+/// Logits of the images `input` by the network in `file`, through the program.
+fn logits(file: &Path, input: &Path, extra: &[&str]) -> Tensor {
+    forward(file, input, extra).success();
+    tensor(&input.with_extension("out"), "logits")
+}
+
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn a_set_of_weights_is_chosen_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("x");
+    let published = shared("models/cifar_small_8px.pth"); // a cascade of networks
+    let x = gauntlet::net::formula::images(&[2, 3, 32, 32], 0.0, 1.0, tch::Device::Cpu);
+    Tensor::write_safetensors(&[("x", x)], &input).unwrap();
+    let told = ["--arch", "cifar-small", "--weights", "state_dict.1"];
+    let first = logits(&published, &input, &told[..2]);
+    let second = logits(&published, &input, &told);
+    assert!(!second.allclose(&first, 1e-3, 1e-3, false));
+    let converted = folder.path().join("second.safetensors");
+    gauntlet().arg("convert").arg(&published).arg(&converted).args(told).assert().success();
+    assert!(logits(&converted, &input, &[]).equal(&second));
+    let output = forward(&published, &input, &["--weights", "ema"]).code(2).get_output().clone();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("no `ema`") && message.contains("`state_dict`"), "{message}");
+    // Evaluation takes the same weights, and its record says which: verify loads them again.
+    let clean = |model: &Path, name: &str, extra: &[&str]| {
+        let out = folder.path().join(name);
+        let done = gauntlet()
+            .args(["evaluate", "--data", "synthetic", "--eps", "1/255", "--suite", "custom"])
+            .args(["--attacks", "apgd-ce:2", "--examples", "40", "--threads", "1", "--json"])
+            .args(["--device", "cpu", "--save-images", "--model"])
+            .arg(model)
+            .arg("--out")
+            .arg(&out)
+            .args(extra)
+            .assert()
+            .success();
+        gauntlet().args(["verify", "--device", "cpu"]).arg(&out).assert().success();
+        let mut summary: serde_json::Value =
+            serde_json::from_slice(&done.get_output().stdout).unwrap();
+        summary.as_object_mut().unwrap().remove("seconds");
+        [summary["clean"].clone(), summary["robust"].clone()]
+    };
+    assert_eq!(clean(&published, "a", &told), clean(&converted, "b", &[]));
+}
+
+/// Every file of models is listed as JSON, or refused in one line.
+#[test]
+#[ignore = "needs GAUNTLET_SHARED"]
+fn every_published_file_is_listed() {
+    for entry in std::fs::read_dir(shared("models")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = gauntlet().args(["inspect", "--json"]).arg(&path).output().unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".md") || name.ends_with(".onnx") {
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{name}");
+            assert!(message.contains(&name) && message.lines().count() == 1, "{message}");
+            continue;
+        }
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(list.len() > 7, "{name}");
+        for entry in &list {
+            let keys: Vec<_> = entry.as_object().unwrap().keys().collect();
+            assert_eq!(keys, ["name", "shape", "kind"], "{name}");
+        }
+    }
+}

@@ -11,7 +11,10 @@ use crate::{
         spec::{LabelBy, LabelSpec},
     },
     error::{AtPath, Result},
-    net::{Classifier, load_classifier},
+    net::{
+        Classifier,
+        load::{Told, load_told},
+    },
 };
 
 /// Joins generated sets into one, sorted by class as published; keeps the best by a classifier.
@@ -36,6 +39,9 @@ pub struct Args {
     /// Its architecture, where the file does not say.
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
+    /// Which of its sets of weights, where its file holds several; `gauntlet inspect` lists them.
+    #[arg(long, value_name = "NAME", requires = "classifier")]
+    weights: Option<String>,
     /// The data set whose head and normalisation it has.
     #[arg(long, value_name = "NAME", default_value = "cifar10")]
     data: String,
@@ -66,7 +72,15 @@ pub fn run(args: &Args) -> Result<()> {
     let parts =
         args.sets.iter().map(|set| generated::read_unnamed(set)).collect::<Result<Vec<_>>>()?;
     let classifier = match &args.classifier {
-        Some(path) => Some(load_classifier(path, args.arch.as_deref(), &args.data, device)?),
+        Some(path) => {
+            let told = Told {
+                arch: args.arch.as_deref(),
+                dataset: &args.data,
+                weights: args.weights.as_deref(),
+            };
+            let (height, width) = parts.first().map_or((32, 32), |part| part.size);
+            Some(load_told(path, told, (height as i64, width as i64), device)?)
+        }
         None => None,
     };
     let seen = parts.iter().map(|part| part.classes.len() as i64).max().unwrap_or(0);
@@ -87,6 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     for file in args.sets.iter().chain(&args.classifier) {
         hasher.push_str(&crate::digest::hash_file(file)?);
     }
+    hasher.push_str(args.weights.as_deref().unwrap_or_default());
     let verdicts = work.join(&crate::digest::hash_bytes(hasher.as_bytes())[..16]);
     fs::create_dir_all(&verdicts).at(&verdicts)?;
     let judge = classifier.as_deref().map(|classifier| (classifier as &dyn Classifier, device));
@@ -117,6 +132,7 @@ mod tests {
             count: None,
             classifier: None,
             arch: None,
+            weights: None,
             data: "cifar10".to_owned(),
             relabel: false,
             confidence: 0.0,

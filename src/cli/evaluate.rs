@@ -29,7 +29,10 @@ use crate::{
             AttackName, AttackSpec, Checkpoint, EvalMode, EvaluateSpec, published, resolve_suite,
         },
     },
-    net::{Classifier, load::load_classifier_for},
+    net::{
+        Classifier,
+        load::{Told, load_told},
+    },
     threat::{Norm, ThreatModel},
     units::Epsilon,
 };
@@ -64,6 +67,10 @@ pub struct Args {
     /// Its architecture, where the file does not say: wrn-28-10-swish, preact-resnet18, ...
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
+    /// Which of several sets of weights (`unaveraged_model_state_dict`) instead of the averaged
+    /// ones; `gauntlet inspect` lists them.
+    #[arg(long, value_name = "NAME")]
+    weights: Option<String>,
     /// The data set: cifar10, cifar100, svhn, synthetic, a folder of images, an .npz file.
     #[arg(long, default_value = "cifar10", value_name = "SET")]
     data: String,
@@ -168,9 +175,13 @@ pub fn run(args: &Args) -> Result<()> {
     let range = Range::of(args.bounds.as_deref(), args.mean.as_deref(), args.std.as_deref())?;
     let (data, source) = data::resolve(&args.source(), &data::roots(args.data_dir.as_deref()))?;
     let load = || {
-        let told = (args.arch.as_deref(), &*args.data);
+        let told = Told {
+            arch: args.arch.as_deref(),
+            dataset: &args.data,
+            weights: args.weights.as_deref(),
+        };
         let size = (data.size.0 as i64, data.size.1 as i64);
-        let model = load_classifier_for(&args.model, told, size, device)?;
+        let model = load_told(&args.model, told, size, device)?;
         Ok(match &range {
             Some(range) => range.wrap(model),
             None => model,
@@ -211,6 +222,7 @@ pub fn run(args: &Args) -> Result<()> {
         model: hash_file(&args.model)?,
         model_file: path::absolute(&args.model).at(&args.model)?,
         arch: args.arch.clone(),
+        weights: args.weights.clone(),
         range,
         data_dir: args.data_dir.clone().map(|dir| path::absolute(&dir).at(&dir)).transpose()?,
         individual: args.individual,
@@ -243,7 +255,12 @@ impl Args {
 
     /// What names the model and what is put before it.
     fn identity(&self, range: Option<&Range>) -> Result<String> {
-        let model = hash_file(&self.model)?;
+        let mut model = hash_file(&self.model)?;
+        for (what, told) in [("arch", &self.arch), ("weights", &self.weights)] {
+            if let Some(told) = told {
+                model = format!("{model} with {what} {told}");
+            }
+        }
         Ok(match range {
             None => model,
             Some(range) => format!("{model} of {}", json!(range)),

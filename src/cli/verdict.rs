@@ -30,6 +30,9 @@ pub(super) struct Saved {
     pub(super) model_file: PathBuf,
     /// Its architecture, where one was named.
     pub(super) arch: Option<String>,
+    /// Which of its sets of weights, where one was named.
+    #[serde(default)]
+    pub(super) weights: Option<String>,
     /// What it takes, where not images in [0, 1].
     pub(super) range: Option<Range>,
     /// Where the data lay, if that was said.

@@ -12,7 +12,7 @@ use crate::{
     error::{AtPath, Error, Result},
     evaluate::{self, journal::image_files, verify::Verification},
     leaderboard::records::read_parquet,
-    net::load::load_classifier_for,
+    net::load::{Told, load_told},
 };
 
 /// Re-checks, by forward passes alone, that each break an evaluation claims holds.
@@ -79,9 +79,13 @@ pub fn run(args: &Args) -> Result<()> {
             "holds no adversarial images to verify; evaluate with --save-images into a new folder",
         ));
     }
-    let told = (saved.arch.as_deref(), &*source.name);
+    let told = Told {
+        arch: saved.arch.as_deref(),
+        dataset: &source.name,
+        weights: saved.weights.as_deref(),
+    };
     let size = (set.size.0 as i64, set.size.1 as i64);
-    let model = load_classifier_for(file, told, size, device)?;
+    let model = load_told(file, told, size, device)?;
     let model = match &saved.range {
         Some(range) => range.wrap(model),
         None => model,

@@ -108,6 +108,29 @@ fn big_endian_files_read_right() {
     assert_eq!(flatten(&parse(&bytes.into()).unwrap().tree)[0].1.to_f32(), [1.0, 2.0, 3.0, 4.0]);
 }
 
+/// From protocol 4 on every pickle of a legacy stream may stand in a frame.
+#[test]
+fn framed_legacy_files_read_right() {
+    let plain = legacy(&named(&good_tensor(true)), 4);
+    let framed = [&b"\x80\x04\x95\x0d\0\0\0\0\0\0\0"[..], &plain[2..]].concat();
+    let document = parse(&framed.into()).unwrap();
+    assert_eq!(document.format.name(), "torch checkpoint (legacy format)");
+    assert_eq!(flatten(&document.tree)[0].1.to_f32(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn checksums_of_stored_entries_count_unless_left_out() {
+    let with = |crc: u32, name: &str| {
+        let pickle = Forged { crc, ..Forged::stored(name, &named(&good_tensor(false))) };
+        let byte_order = Forged::stored("a/byteorder", b"little");
+        let bytes = zip(&[pickle, byte_order, Forged::stored("a/data/0", &numbers())]);
+        parse(&bytes.into())
+    };
+    assert!(with(0, "a/data.pkl").is_ok());
+    let message = with(7, "a/data.pkl").unwrap_err().to_string();
+    assert!(message.contains("entry `a/data.pkl` is damaged (checksum)"), "{message}");
+}
+
 #[test]
 fn pickles_that_ask_for_code_are_refused_by_name() {
     assert_refused(vec![

@@ -5,6 +5,9 @@
 pub const BASIC: &[&str] = &[
     "collections.OrderedDict",
     "collections.defaultdict",
+    "collections.Counter",
+    "pathlib.PosixPath",
+    "pathlib._local.PosixPath",
     "argparse.Namespace",
     "types.SimpleNamespace",
     "builtins.dict",
@@ -62,6 +65,10 @@ pub const TORCH: &[&str] = &[
     "torch.cuda.LongStorage",
     "torch.cuda.IntStorage",
     "torch.cuda.ByteStorage",
+    "torch.cuda.BFloat16Storage",
+    "torch.cuda.ShortStorage",
+    "torch.cuda.CharStorage",
+    "torch.cuda.BoolStorage",
     "torch.UntypedStorage",
     "torch.storage.UntypedStorage",
     "torch.float32",
@@ -77,6 +84,32 @@ pub const TORCH: &[&str] = &[
     "torch.uint32",
     "torch.uint64",
     "torch.bool",
+    // Whole modules made of torch's own: their state is read as a state dict.
+    "torch.nn.parallel.data_parallel.DataParallel",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.container.ModuleList",
+    "torch.nn.modules.container.ModuleDict",
+    "torch.nn.modules.conv.Conv2d",
+    "torch.nn.modules.linear.Linear",
+    "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.batchnorm.BatchNorm1d",
+    "torch.nn.modules.batchnorm.BatchNorm2d",
+    "torch.nn.modules.normalization.GroupNorm",
+    "torch.nn.modules.normalization.LayerNorm",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.activation.LeakyReLU",
+    "torch.nn.modules.activation.SiLU",
+    "torch.nn.modules.activation.GELU",
+    "torch.nn.modules.activation.Softplus",
+    "torch.nn.modules.activation.Sigmoid",
+    "torch.nn.modules.activation.Tanh",
+    "torch.nn.modules.pooling.AvgPool2d",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.pooling.AdaptiveAvgPool2d",
+    "torch.nn.modules.flatten.Flatten",
+    "torch.nn.modules.dropout.Dropout",
+    "torch.nn.modules.dropout.Dropout2d",
+    "torch.nn.modules.padding.ZeroPad2d",
 ];
 
 /// Further names in the network pickles of EDM and its relatives.
@@ -90,4 +123,17 @@ pub const EDM: &[&str] = &[
     "torch.nn.modules.container.ParameterDict",
     "dnnlib.util.EasyDict",
     "training.dataset.ImageFolderDataset",
+];
+
+/// Stands for all classes that a TorchScript program brings along itself.
+pub const OWN_CLASSES: &str = "__torch__.*";
+
+/// Further names in TorchScript programs.
+pub const SCRIPT: &[&str] = &[
+    OWN_CLASSES,
+    "torch.jit._pickle.build_intlist",
+    "torch.jit._pickle.build_doublelist",
+    "torch.jit._pickle.build_boollist",
+    "torch.jit._pickle.build_tensorlist",
+    "torch.jit._pickle.restore_type_tag",
 ];

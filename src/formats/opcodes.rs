@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     formats::{
         bytes::Bytes,
+        names,
         pickle::{Id, Node, Object, Pickle},
         reader::{Reader, long, python_literal, raw_unicode, shorten},
     },
@@ -309,9 +310,16 @@ impl Machine<'_> {
         }
         // Compared in two parts, so that no dot inside a part can imitate another name.
         let split = |known: &str| known.rsplit_once('.') == Some((module, name));
-        if !self.allowed.iter().any(|known| split(known)) {
+        let own = module.starts_with("__torch__") && self.allowed.contains(&names::OWN_CLASSES);
+        if !own && !self.allowed.iter().any(|known| split(known)) {
+            let a_class = name.starts_with(|first: char| first.is_ascii_uppercase());
+            let hint = if a_class && !module.starts_with("torch") {
+                " (of a whole pickled object, save its state_dict(), or a model as TorchScript)"
+            } else {
+                ""
+            };
             return self.reader.wrong(format!(
-                "the pickle asks for `{}`, which gauntlet does not know; refused",
+                "the pickle asks for `{}`, which gauntlet does not know; refused{hint}",
                 shorten(&full)
             ));
         }

@@ -138,7 +138,12 @@ fn published_models_read_and_agree_with_each_other() {
     assert!(matches!(resnet.tree.get("state_dict"), Some(Tree::Map(_))));
     let script = find("resnet2b.torchscript.pt");
     assert_eq!(script.format, Format::TorchScript);
-    assert!(script.tree.get("resnet2b.torchscript/data.pkl").is_some());
+    let weights = flatten(resnet.tree.get("state_dict").unwrap());
+    let inside = flatten(&script.tree);
+    for (name, array) in &weights {
+        let twin = inside.iter().find(|(other, _)| other.ends_with(name.as_str()));
+        assert_eq!(twin.map(|(_, twin)| twin), Some(array), "{name}");
+    }
     let onnx = read(&models.join("resnet_3b2_bn_mixup_adv_4.0_bs128_lr-1.onnx")).unwrap_err();
     assert!(onnx.to_string().contains("not a format that gauntlet knows"), "{onnx}");
 }

@@ -3,7 +3,11 @@
 //!
 //! Source: torch/serialization.py (`_save`, `_legacy_save`), torch/_utils.py.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use crate::{
     error::{Error, Result},
@@ -38,9 +42,13 @@ pub fn read(path: &Path) -> Result<Tree> {
 
 /// Whether `bytes` begin as legacy checkpoints do.
 pub fn is_legacy(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x80])
-        && bytes.get(2..4) == Some(&[0x8a, 10])
-        && bytes.get(4..14) == Some(&LEGACY_MAGIC)
+    let rest = match bytes {
+        // From protocol 4 on a frame's length stands before.
+        [0x80, _protocol, 0x95, rest @ ..] => rest.get(8..).unwrap_or_default(),
+        [0x80, _protocol, rest @ ..] => rest,
+        _ => return false,
+    };
+    rest.starts_with(&[0x8a, 10]) && rest[2..].starts_with(&LEGACY_MAGIC)
 }
 
 /// The object in a zip checkpoint.
@@ -48,6 +56,18 @@ pub fn is_legacy(bytes: &[u8]) -> bool {
 /// # Errors
 /// As [`read`].
 pub fn read_archive(archive: &Archive) -> Result<Tree> {
+    read_archive_of(archive, &known_names())
+}
+
+/// The module of a TorchScript program as its state. Its code is not looked at.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_script(archive: &Archive) -> Result<Tree> {
+    read_archive_of(archive, &[known_names().as_slice(), names::SCRIPT].concat())
+}
+
+fn read_archive_of(archive: &Archive, known: &[&str]) -> Result<Tree> {
     let file = |name: &str| Error::input(format!("the checkpoint has no entry `{name}`"));
     let data = archive.entries().iter().find(|entry| {
         entry.name == "data.pkl"
@@ -57,20 +77,26 @@ pub fn read_archive(archive: &Archive) -> Result<Tree> {
     let folder = data.name.strip_suffix("data.pkl").expect("found by this end");
     let big_endian = match archive.entry(&format!("{folder}byteorder")) {
         None => false,
-        Some(entry) => match &*archive.read(entry)? {
+        Some(entry) => match &*archive.read_sound(entry)? {
             b"little" => false,
             b"big" => true,
             _ => return Err(Error::input("entry `byteorder`: expected `little` or `big`")),
         },
     };
-    let bytes = archive.read(data)?;
-    let (pickle, _) = opcodes::parse(&bytes, &known_names())?;
+    let bytes = archive.read_sound(data)?;
+    let (pickle, _) = opcodes::parse(&bytes, known)?;
     let sizes = archive.entries().iter().filter(|entry| entry.stored).map(|entry| entry.size);
     let file_size = sizes.sum::<u64>() as usize;
+    // Many tensors may share one storage, whose checksum is looked at once.
+    let sound = RefCell::new(HashSet::new());
     objects::resolve(&pickle, file_size, &|reference| {
         let name = format!("{folder}data/{}", reference.key);
         let entry = archive.entry(&name).ok_or_else(|| file(&name))?;
-        let bytes = archive.read(entry)?;
+        let bytes = if sound.borrow_mut().insert(name) {
+            archive.read_sound(entry)?
+        } else {
+            archive.read(entry)?
+        };
         expect_size(reference, bytes.len())?;
         Ok(Storage { bytes, big_endian })
     })

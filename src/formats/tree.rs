@@ -91,7 +91,7 @@ pub enum Format {
     TorchZip,
     /// A checkpoint as torch wrote it before.
     TorchLegacy,
-    /// A TorchScript program. Its code is not looked at; the tree lists its entries.
+    /// A TorchScript program. Its code is not looked at; the tree is its module's state.
     TorchScript,
     /// A bare pickle: CIFAR batches, EDM networks.
     Pickle,
@@ -151,10 +151,18 @@ pub fn parse(bytes: &Bytes) -> Result<Document> {
         let archive = Archive::open(bytes.clone())?;
         let holds = |end: &str| archive.entries().iter().any(|entry| entry.name.ends_with(end));
         if holds("/constants.pkl") {
-            return Ok(plain(Format::TorchScript, listing(&archive)));
+            for entry in archive.entries().iter().filter(|entry| entry.stored) {
+                archive.read_sound(entry)?;
+            }
+            // libtorch loads it anyway: what we cannot list is no reason to refuse it.
+            let tree = torch::read_script(&archive).unwrap_or_else(|_| listing(&archive));
+            return Ok(plain(Format::TorchScript, tree));
         }
         if holds("data.pkl") {
             return Ok(plain(Format::TorchZip, torch::read_archive(&archive)?));
+        }
+        for entry in archive.entries().iter().filter(|entry| entry.stored) {
+            archive.read_sound(entry)?;
         }
         let arrays = npz::arrays(&archive)?;
         let fields = arrays.into_iter().map(|(name, array)| (name, Tree::Tensor(array)));
@@ -241,6 +249,8 @@ fn unknown(bytes: &[u8]) -> Error {
         " (xz: unpack it first)"
     } else if bytes.starts_with(b"\x89HDF") || bytes.starts_with(b"MATLAB 7.3") {
         " (HDF5)"
+    } else if bytes.starts_with(b"MATLAB 5.0") {
+        " (a MATLAB file: `gauntlet data` reads SVHN's)"
     } else {
         ""
     };

@@ -2,7 +2,7 @@
 
 use super::{
     layers::Activation,
-    preact::Form,
+    preact::{Form, PreActSpec},
     wrn::{WideForm, WideSpec},
 };
 use crate::error::{Error, Result};
@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 pub enum Arch {
     /// `wrn-28-10-swish`, `wrn-28-10`, `wrn-34-10-classic`.
     Wide(WideSpec),
-    /// `preact-resnet18`, `preact-resnet34-swish`: form and layers.
-    PreAct(Form, i64),
+    /// `preact-resnet18`, `preact-resnet34-swish`, `preact-resnet18-bare-raw`.
+    PreAct(PreActSpec),
     /// `resnet20`: layers.
     Cifar(i64),
-    /// `resnet18`, `resnet34`: layers.
+    /// `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: layers.
     Basic(i64),
     /// `cnn-a`.
     CnnA,
@@ -29,12 +29,14 @@ pub enum Arch {
 /// What `arch:` may be, for messages and help.
 pub const KNOWN: &str = "wrn-DEPTH-WIDTH-swish and wrn-DEPTH-WIDTH (ReLU), DEPTH = 6n+4, such as \
      wrn-28-10-swish; wrn-DEPTH-WIDTH-classic (names as in TRADES: block1.layer.0...); \
-     preact-resnet18, preact-resnet34, preact-resnet18-swish, preact-resnet34-swish; resnet18, \
-     resnet34; resnet20, resnet32, resnet44, resnet56 (any 6n+2); cnn-a; cifar-small; \
-     resnet-2b; resnet-4b; each also with -normalized appended";
+     preact-resnet18-swish, preact-resnet34-swish; preact-resnet18, 34, 50, 101, with -bare \
+     appended if nothing normalises before the head and -raw if shortcuts take a block's input \
+     before its activation; resnet18, 34, 50, 101, 152; resnet20, resnet32, resnet44, resnet56 \
+     (any 6n+2); cnn-a; cifar-small; resnet-2b; resnet-4b; each also with -normalized appended, \
+     or with @MEAN/DEVIATION: resnet18@0.5/0.25";
 
 /// One name of every family, and the usual sizes: what a misspelt name is compared with.
-pub const EXAMPLES: [&str; 22] = [
+pub const EXAMPLES: [&str; 27] = [
     "wrn-28-10-swish",
     "wrn-28-10",
     "wrn-34-10-swish",
@@ -49,6 +51,11 @@ pub const EXAMPLES: [&str; 22] = [
     "preact-resnet34-swish",
     "resnet18",
     "resnet34",
+    "resnet50",
+    "preact-resnet50",
+    "preact-resnet18-raw",
+    "preact-resnet18-bare",
+    "preact-resnet18-bare-raw",
     "resnet20",
     "resnet32",
     "resnet44",
@@ -63,25 +70,75 @@ pub const EXAMPLES: [&str; 22] = [
 /// set: what DM-Improves-AT trains with `--normalize`.
 pub const NORMALISED: &str = "-normalized";
 
+/// Mean and deviation of each channel.
+pub type Affine = [[f64; 3]; 2];
+
 /// The architecture called `name` and the affine map that it applies to images of `dataset`
-/// first: mean and deviation of each channel, `None` where it takes images as they are.
+/// first, `None` where it takes images as they are.
 ///
 /// # Errors
 /// An unknown name lists what exists.
-pub fn resolve(name: &str, dataset: &str) -> Result<(Arch, Option<[[f64; 3]; 2]>)> {
+pub fn resolve(name: &str, dataset: &str) -> Result<(Arch, Option<Affine>)> {
+    if let Some((bare, numbers)) = name.split_once('@') {
+        let affine = affine(numbers).ok_or_else(|| {
+            Error::input(format!(
+                "architecture `{name}`: `{numbers}` should be MEAN/DEVIATION, each one number or \
+                 three, such as 0.4914,0.4822,0.4465/0.2471,0.2435,0.2616"
+            ))
+        })?;
+        return Ok((Arch::parse(bare)?, Some(affine)));
+    }
     let Some(bare) = name.strip_suffix(NORMALISED) else {
         let arch = Arch::parse(name)?;
         return Ok((arch, arch.normalisation(dataset)));
     };
     let arch = Arch::parse(bare)?;
-    let [mean, deviation] = of_dataset(dataset);
-    let Some([inner_mean, inner_deviation]) = arch.normalisation(dataset) else {
-        return Ok((arch, Some([mean, deviation])));
+    let outer = of_dataset(dataset);
+    let inner = arch.normalisation(dataset);
+    Ok((arch, Some(inner.map_or(outer, |inner| composed(outer, inner)))))
+}
+
+/// First `outer`, then `inner`: ((x - m) / s - m') / s' = (x - (m + s m')) / (s s').
+pub fn composed(outer: Affine, inner: Affine) -> Affine {
+    let [[mean, deviation], [inner_mean, inner_deviation]] = [outer, inner];
+    [
+        [0, 1, 2].map(|c| mean[c] + deviation[c] * inner_mean[c]),
+        [0, 1, 2].map(|c| deviation[c] * inner_deviation[c]),
+    ]
+}
+
+/// `name` with `affine` before its first layer, in place of what it has there anyway.
+pub fn with_affine(name: &str, affine: Affine) -> String {
+    let text = |values: [f64; 3]| {
+        // In single precision, as they are applied: the shortest text that gives them back.
+        let texts = values.map(|value| (value as f32).to_string());
+        if texts.iter().all(|text| *text == texts[0]) { texts[0].clone() } else { texts.join(",") }
     };
-    // ((x - m) / s - m') / s' = (x - (m + s m')) / (s s')
-    let combined = [0, 1, 2].map(|c| mean[c] + deviation[c] * inner_mean[c]);
-    let product = [0, 1, 2].map(|c| deviation[c] * inner_deviation[c]);
-    Ok((arch, Some([combined, product])))
+    let [mean, deviation] = affine.map(text);
+    format!("{name}@{mean}/{deviation}")
+}
+
+/// `0.5/0.25` or `0.1,0.2,0.3/1,1,1`.
+fn affine(text: &str) -> Option<Affine> {
+    let values = |text: &str| -> Option<[f64; 3]> {
+        let numbers = text.split(',').map(|number| number.trim().parse().ok());
+        let numbers: Vec<f64> = numbers.collect::<Option<_>>()?;
+        let three = match numbers[..] {
+            [one] => [one; 3],
+            [a, b, c] => [a, b, c],
+            _ => return None,
+        };
+        three.iter().all(|value| value.is_finite()).then_some(three)
+    };
+    let (mean, deviation) = text.split_once('/')?;
+    let deviation = values(deviation)?;
+    deviation.iter().all(|&value| value > 0.0).then_some([values(mean)?, deviation])
+}
+
+/// `name` without what may be appended to any name, and that.
+pub fn split(name: &str) -> (&str, &str) {
+    let end = name.find('@').or_else(|| name.strip_suffix(NORMALISED).map(str::len));
+    name.split_at(end.unwrap_or(name.len()))
 }
 
 impl Arch {
@@ -120,37 +177,59 @@ impl Arch {
             let spec = WideSpec { form, depth, width, activation };
             return (depth >= 10 && depth % 6 == 4).then_some(Self::Wide(spec));
         }
-        if let Some(layers) = stem.strip_prefix("preact-resnet") {
+        if let Some(rest) = stem.strip_prefix("preact-resnet") {
             let form = if swish { Form::Gowal } else { Form::Plain };
-            let layers = number(layers).filter(|layers| [18, 34].contains(layers))?;
-            return Some(Self::PreAct(form, layers));
+            let (rest, raw) = without(rest, RAW);
+            let (rest, bare) = without(rest, BARE);
+            let layers = number(rest).filter(|layers| [18, 34, 50, 101].contains(layers))?;
+            let plain = !swish || (layers < 50 && !raw && !bare);
+            return plain.then_some(Self::PreAct(PreActSpec { form, layers, raw, bare }));
         }
         let layers = name.strip_prefix("resnet").and_then(number)?;
-        if layers == 18 || layers == 34 {
+        if [18, 34, 50, 101, 152].contains(&layers) {
             return Some(Self::Basic(layers));
         }
         (layers >= 8 && layers % 6 == 2).then_some(Self::Cifar(layers))
     }
 
+    /// Whether its own code normalises images, so that a normalisation before it is one more. The
+    /// other networks take normalised images, by whatever stands before them.
+    pub fn carries_its_normalisation(self) -> bool {
+        match self {
+            Self::Wide(wide) => wide.form == WideForm::Gowal,
+            Self::PreAct(preact) => preact.form == Form::Gowal,
+            _ => false,
+        }
+    }
+
     /// Mean and deviation of each channel by which the network normalises images of `dataset`;
     /// `None` for the networks that take images as they are.
-    pub fn normalisation(self, dataset: &str) -> Option<[[f64; 3]; 2]> {
+    pub fn normalisation(self, dataset: &str) -> Option<Affine> {
         const IMAGENET: [f64; 3] = [0.485, 0.456, 0.406];
         const CIFAR: [f64; 3] = [0.4914, 0.4822, 0.4465];
         match self {
-            Self::PreAct(Form::Plain, _) | Self::Basic(_) => None,
-            Self::Wide(WideSpec { form: WideForm::Classic, .. }) => None,
+            Self::PreAct(PreActSpec { form: Form::Plain, .. })
+            | Self::Wide(WideSpec { form: WideForm::Classic, .. })
+            | Self::Basic(_) => None,
             Self::Cifar(_) => Some([IMAGENET, [0.229, 0.224, 0.225]]),
             Self::Small => Some([IMAGENET, [0.225; 3]]),
             Self::CnnA => Some([CIFAR, [0.2023, 0.1994, 0.2010]]),
             Self::Verified(_) => Some([CIFAR, [0.2471, 0.2435, 0.2616]]),
-            Self::Wide(_) | Self::PreAct(Form::Gowal, _) => Some(of_dataset(dataset)),
+            Self::Wide(_) | Self::PreAct(_) => Some(of_dataset(dataset)),
         }
     }
 }
 
 /// Ending of the names of wide networks in the form of TRADES.
 pub const CLASSIC: &str = "-classic";
+/// Ending of the names of pre-activation networks without a normalisation before the head.
+pub const BARE: &str = "-bare";
+/// Ending of the names of those whose shortcuts take a block's input as it comes.
+pub const RAW: &str = "-raw";
+
+fn without<'a>(name: &'a str, ending: &str) -> (&'a str, bool) {
+    name.strip_suffix(ending).map_or((name, false), |rest| (rest, true))
+}
 
 /// The known name nearest to `name`, if any is near.
 fn nearest(name: &str) -> Option<&'static str> {
@@ -161,7 +240,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// Mean and deviation of each channel that go with `dataset`.
-pub fn of_dataset(dataset: &str) -> [[f64; 3]; 2] {
+pub fn of_dataset(dataset: &str) -> Affine {
     match dataset {
         "cifar10" => [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]],
         "cifar100" | "cifar100-coarse" => [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]],
@@ -189,11 +268,12 @@ mod tests {
         let wide =
             WideSpec { form: WideForm::Gowal, depth: 28, width: 10, activation: Activation::Swish };
         assert_eq!(Arch::parse("wrn-28-10-swish").unwrap(), Arch::Wide(wide));
-        assert_eq!(Arch::parse("preact-resnet34").unwrap(), Arch::PreAct(Form::Plain, 34));
+        let plain = PreActSpec { form: Form::Plain, layers: 34, raw: false, bare: false };
+        assert_eq!(Arch::parse("preact-resnet34").unwrap(), Arch::PreAct(plain));
+        let raw = PreActSpec { raw: true, bare: true, ..plain };
+        assert_eq!(Arch::parse("preact-resnet34-bare-raw").unwrap(), Arch::PreAct(raw));
         assert_eq!(Arch::parse("resnet56").unwrap(), Arch::Cifar(56));
-        for bad in
-            ["wrn-27-10", "wrn-28", "wrn-28-0", "resnet21", "preact-resnet50", "", "wrn--1-2"]
-        {
+        for bad in ["wrn-27-10", "wrn-28", "resnet21", "preact-resnet50-swish", "", "wrn--1-2"] {
             let message = Arch::parse(bad).unwrap_err().to_string();
             assert!(message.contains("wrn-28-10-swish") && message.contains("resnet-4b"), "{bad}");
         }
@@ -226,5 +306,19 @@ mod tests {
         let (_, plain) = resolve("preact-resnet18", "svhn").unwrap();
         let (_, behind) = resolve("preact-resnet18-normalized", "svhn").unwrap();
         assert_eq!((plain, behind), (None, Some([[0.5; 3], [0.5; 3]])));
+    }
+
+    #[test]
+    fn a_normalisation_in_a_name_replaces_the_one_inside() {
+        let numbers = [[0.4914, 0.4822, 0.4465], [0.5; 3]];
+        let name = with_affine("wrn-10-1", numbers);
+        assert_eq!(name, "wrn-10-1@0.4914,0.4822,0.4465/0.5");
+        assert_eq!(resolve(&name, "svhn").unwrap().1, Some(numbers));
+        assert_eq!(split(&name), ("wrn-10-1", "@0.4914,0.4822,0.4465/0.5"));
+        assert_eq!(split("resnet18-normalized"), ("resnet18", "-normalized"));
+        for bad in ["@", "@1", "@a/1", "@0.1,0.2/1", "@0/0", "@0/nan", "@0/1/2"] {
+            let message = resolve(&format!("resnet18{bad}"), "svhn").unwrap_err().to_string();
+            assert!(message.contains("MEAN/DEVIATION"), "{bad}: {message}");
+        }
     }
 }

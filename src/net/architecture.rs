@@ -49,6 +49,38 @@ pub enum Decoder {
     Skip,
 }
 
+/// The noise schedules that VP and iDDPM were trained with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Slope (VP).
+    pub beta_d: f64,
+    /// Initial slope (VP).
+    pub beta_min: f64,
+    /// The smallest time (VP).
+    pub epsilon_t: f64,
+    /// Time steps `M` (VP and iDDPM).
+    pub steps: i64,
+    /// Least ratio of neighbouring ᾱ (iDDPM's `C_1`).
+    pub c_1: f64,
+    /// Offset of ᾱ (iDDPM's `C_2`).
+    pub c_2: f64,
+}
+
+impl Schedule {
+    /// That of all published networks.
+    pub const USUAL: Self =
+        Self { beta_d: 19.9, beta_min: 0.1, epsilon_t: 1e-5, steps: 1000, c_1: 0.001, c_2: 0.008 };
+
+    fn usual() -> Self {
+        Self::USUAL
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::USUAL
+    }
+}
+
 /// A denoiser's resolved constructor arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +125,9 @@ pub struct Architecture {
     pub sigma_min: f64,
     /// Largest supported noise level (EDM and VE), `None` without bound.
     pub sigma_max: Option<f64>,
+    /// Noise schedule (VP and iDDPM); not written where it is the usual one.
+    #[serde(default = "Schedule::usual", skip_serializing_if = "Schedule::is_usual")]
+    pub schedule: Schedule,
 }
 
 /// The keyword arguments that pickles hold; absent ones have the constructor's default.
@@ -120,13 +155,20 @@ struct Kwargs {
     sigma_data: Option<f64>,
     sigma_min: Option<f64>,
     sigma_max: Option<f64>,
+    beta_d: Option<f64>,
+    beta_min: Option<f64>,
+    epsilon_t: Option<f64>,
+    #[serde(rename = "M")]
+    steps: Option<i64>,
+    #[serde(rename = "C_1")]
+    c_1: Option<f64>,
+    #[serde(rename = "C_2")]
+    c_2: Option<f64>,
     // How it was trained or run: without influence on what it computes here.
     #[serde(rename = "use_fp16")]
     _use_fp16: Option<bool>,
     #[serde(rename = "label_dropout")]
     _label_dropout: Option<f64>,
-    #[serde(rename = "epsilon_t")]
-    _epsilon_t: Option<f64>,
 }
 
 impl Architecture {
@@ -179,6 +221,7 @@ impl Architecture {
             sigma_data: 0.5,
             sigma_min,
             sigma_max,
+            schedule: Schedule::USUAL,
         }
         .checked()
     }
@@ -220,6 +263,13 @@ impl Architecture {
         };
         if let Some(mult) = self.channel_mult.iter().find(uneven) {
             return Some(format!("{} channels do not part into heads of 64", channels * mult));
+        }
+        let Schedule { beta_d, beta_min, steps, c_1, c_2, .. } = self.schedule;
+        if !(1..=1_000_000).contains(&steps) || beta_d <= 0.0 || beta_min < 0.0 {
+            return Some("M and beta_d must be positive, beta_min not negative".into());
+        }
+        if !(c_1 > 0.0 && c_1 < 1.0 && c_2 >= 0.0) {
+            return Some("C_1 must be between 0 and 1, C_2 not negative".into());
         }
         let taps = self.resample_filter.len();
         (taps == 0 || !taps.is_multiple_of(2) || self.resample_filter.iter().sum::<f64>() == 0.0)
@@ -265,6 +315,14 @@ fn resolve(precond: Precond, kwargs: Kwargs) -> Architecture {
         sigma_min: kwargs.sigma_min.unwrap_or(sigma_min),
         // JSON has no infinity: absent and null both mean without bound.
         sigma_max: kwargs.sigma_max.or(sigma_max),
+        schedule: Schedule {
+            beta_d: kwargs.beta_d.unwrap_or(Schedule::USUAL.beta_d),
+            beta_min: kwargs.beta_min.unwrap_or(Schedule::USUAL.beta_min),
+            epsilon_t: kwargs.epsilon_t.unwrap_or(Schedule::USUAL.epsilon_t),
+            steps: kwargs.steps.unwrap_or(Schedule::USUAL.steps),
+            c_1: kwargs.c_1.unwrap_or(Schedule::USUAL.c_1),
+            c_2: kwargs.c_2.unwrap_or(Schedule::USUAL.c_2),
+        },
     }
 }
 
@@ -289,6 +347,8 @@ mod tests {
             ("VPPrecond", json!({"img_resolution": 36}), "halved 3 times"),
             ("VPPrecond", json!({"model_channels": 100}), "multiple of 32"),
             ("VPPrecond", json!({"num_blocks": -1}), "positive"),
+            ("VPPrecond", json!({"M": 0}), "M and beta_d"),
+            ("iDDPMPrecond", json!({"C_1": 0}), "C_1"),
         ];
         for (class, extra, part) in faults {
             let message = build(class, extra).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! Finding the state dict of a classifier in a checkpoint, whoever wrote it, and telling the
 //! architecture from names and shapes.
 
-use super::tensors::Arrays;
+use super::{arch::BARE, tensors::Arrays};
 use crate::{
     error::{Error, Result},
     formats::{
@@ -26,13 +26,14 @@ pub enum Normalisation {
     Inside,
     /// One without numbers in the file (the network stood second in a pair, `module.1.`).
     Before,
-    /// One with these means and deviations.
-    Given([[f64; 3]; 2]),
+    /// One with these means and deviations; whether it stood in a layer of its own before the
+    /// network, rather than beside the network's layers.
+    Given([[f64; 3]; 2], bool),
 }
 
 /// Where checkpoints keep their weights, best first: averaged weights before those of the last
 /// step.
-const PLACES: [&str; 16] = [
+const PLACES: [&str; 17] = [
     "model_state_dict",
     "ema_state_dict",
     "state_dict_ema",
@@ -48,6 +49,8 @@ const PLACES: [&str; 16] = [
     "params",
     "params_ema",
     "weights",
+    // Beside `best`: RobustBench takes the last ones.
+    "last",
     "unaveraged_model_state_dict",
 ];
 
@@ -124,8 +127,20 @@ fn nothing(tree: &Tree, what: &str) -> Error {
 }
 
 /// What wrappers put before every name.
-const PREFIXES: [&str; 9] =
-    ["module.", "model.", "net.", "network.", "backbone.", "base_model.", "_orig_mod.", "0.", "1."];
+const PREFIXES: [&str; 12] = [
+    "module.",
+    "model.",
+    "net.",
+    "network.",
+    "backbone.",
+    "base_model.",
+    "basic_net.",
+    "attacker.model.",
+    "basic_model.",
+    "_orig_mod.",
+    "0.",
+    "1.",
+];
 
 fn stripped(tree: &Tree) -> Result<StateDict> {
     let mut named = tree::flatten(tree);
@@ -146,13 +161,10 @@ fn stripped(tree: &Tree) -> Result<StateDict> {
     if named.iter().any(|(name, _)| name.starts_with("block1.layer.")) {
         named.retain(|(name, _)| !name.starts_with("sub_block1."));
     }
-    let inside =
-        named.iter().any(|(name, _)| name == "init_conv.weight" || name == "conv_2d.weight");
     let normalisation = match given {
-        Some((true, values)) if !inside => Normalisation::Given(values),
-        Some((false, values)) => Normalisation::Given(values),
+        Some((beside, values)) => Normalisation::Given(values, !beside),
         None if second => Normalisation::Before,
-        _ => Normalisation::Inside,
+        None => Normalisation::Inside,
     };
     Ok(StateDict { arrays: named.into_iter().collect(), normalisation })
 }
@@ -186,11 +198,16 @@ pub fn infer(named: &Arrays) -> Option<(String, i64)> {
         };
         named.keys().filter_map(index).max().unwrap_or(0)
     };
-    let preact = |prefix: &str| match count(prefix) {
-        2 => Some(18),
-        3 => Some(34),
+    // How many layers so many blocks in the first, third and fourth stage make.
+    let layers = |first: &str, third: &str, three: bool| match (count(first), count(third), three) {
+        (2, 2, false) => Some(18),
+        (3, 6, false) => Some(34),
+        (3, 6, true) => Some(50),
+        (3, 23, true) => Some(101),
+        (3, 36, true) => Some(152),
         _ => None,
     };
+    let three = shape("layer1.0.conv3.weight").is_some();
     if shape("init_conv.weight").is_some() {
         let depth = 6 * count("layer.0.block.") + 4;
         let width_factor = width("layer.0.block.0.conv_0.weight")? / 16;
@@ -202,15 +219,18 @@ pub fn infer(named: &Arrays) -> Option<(String, i64)> {
         return Some((format!("wrn-{depth}-{width_factor}-classic"), width("fc.weight")?));
     }
     if shape("conv_2d.weight").is_some() {
-        let layers = preact("layer_0.")?;
+        let layers = layers("layer_0.", "layer_2.", false)?;
         return Some((format!("preact-resnet{layers}-swish"), width("logits.weight")?));
     }
-    if shape("layer4.0.bn1.weight").is_some() && shape("bn.weight").is_some() {
-        return Some((format!("preact-resnet{}", preact("layer1.")?), width("linear.weight")?));
-    }
-    let basic = shape("layer1.0.conv3.weight").is_none() && shape("layer1.0.bn1.weight").is_some();
-    if shape("layer4.0.bn1.weight").is_some() && shape("bn1.weight").is_some() && basic {
-        return Some((format!("resnet{}", preact("layer1.")?), width("linear.weight")?));
+    if shape("layer4.0.bn1.weight").is_some() && shape("conv1.weight").is_some() {
+        let layers = layers("layer1.", "layer3.", three)?;
+        let normed = |name: &str| shape(name).is_some();
+        let arch = match (normed("bn1.weight"), normed("bn.weight")) {
+            (true, _) => format!("resnet{layers}"),
+            (false, true) => format!("preact-resnet{layers}"),
+            (false, false) => format!("preact-resnet{layers}{BARE}"),
+        };
+        return Some((arch, width("linear.weight")?));
     }
     if shape("linear1.weight").is_some() && shape("conv1.bias").is_some() {
         let arch = if shape("layer2.0.conv1.weight").is_some() { "resnet-4b" } else { "resnet-2b" };
@@ -246,7 +266,11 @@ mod tests {
             "wrn-16-3-classic",
             "resnet18",
             "resnet34",
+            "resnet50",
+            "resnet101",
             "preact-resnet18",
+            "preact-resnet18-bare",
+            "preact-resnet50",
             "preact-resnet18-swish",
             "resnet20",
             "resnet32",
@@ -324,22 +348,22 @@ mod tests {
             let state = state_dict(&map(fields), None).unwrap();
             (state.arrays.into_keys().collect::<Vec<_>>(), state.normalisation)
         };
-        let given = Normalisation::Given([[0.5; 3], [0.25; 3]]);
+        let given = |before| Normalisation::Given([[0.5; 3], [0.25; 3]], before);
         assert_eq!(of(vec![("module.1.a", one())]), (vec!["a".into()], Normalisation::Before));
         let pair = vec![
             ("module.0.mean", numbers(0.5)),
             ("module.0.std", numbers(0.25)),
             ("module.1.a", one()),
         ];
-        assert_eq!(of(pair), (vec!["a".into()], given));
+        assert_eq!(of(pair), (vec!["a".into()], given(true)));
         let named = vec![
             ("normalize.mu", numbers(0.5)),
             ("normalize.sigma", numbers(0.25)),
             ("model.conv1", one()),
         ];
-        assert_eq!(of(named), (vec!["conv1".into()], given));
+        assert_eq!(of(named), (vec!["conv1".into()], given(true)));
         let own = vec![("mean", numbers(0.5)), ("std", numbers(0.25)), ("init_conv.weight", one())];
-        assert_eq!(of(own), (vec!["init_conv.weight".into()], Normalisation::Inside));
+        assert_eq!(of(own), (vec!["init_conv.weight".into()], given(false)));
         let unused = vec![("block1.layer.0.a", one()), ("sub_block1.layer.0.a", one())];
         assert_eq!(of(unused), (vec!["block1.layer.0.a".into()], Normalisation::Inside));
     }

@@ -32,11 +32,9 @@ impl Body {
         let (classes, resolution) = (spec.classes, arch::resolution(&spec.dataset));
         match arch {
             Arch::Wide(wide) => Self::Wide(WideResNet::new(weights, wide, classes)),
-            Arch::PreAct(form, layers) => {
-                Self::PreAct(PreActResNet::new(weights, form, counts(layers), classes))
-            }
+            Arch::PreAct(preact) => Self::PreAct(PreActResNet::new(weights, preact, classes)),
             Arch::Cifar(depth) => Self::Residual(ResNet::cifar(weights, depth, classes)),
-            Arch::Basic(layers) => Self::Residual(ResNet::basic(weights, counts(layers), classes)),
+            Arch::Basic(layers) => Self::Residual(ResNet::basic(weights, layers, classes)),
             Arch::CnnA | Arch::Small => Self::CnnA(CnnA::new(weights, resolution, classes)),
             Arch::Verified(stages) => {
                 Self::Verified(VerifiedResNet::new(weights, stages, resolution, classes))
@@ -75,11 +73,6 @@ impl Body {
             Self::CnnA(_) | Self::Verified(_) => None,
         }
     }
-}
-
-/// Blocks in the four stages of a network of 18 or 34 layers.
-fn counts(layers: i64) -> [i64; 4] {
-    if layers == 18 { [2, 2, 2, 2] } else { [3, 4, 6, 3] }
 }
 
 /// A classifier with named weights. [`Network::forward`] builds gradients to parameters;
@@ -221,9 +214,16 @@ impl Classifier for Network {
         let body = self.still.fused()?;
         let alias = |both: &[Tensor; 2]| [both[0].shallow_clone(), both[1].shallow_clone()];
         let normalisation = self.normalisation.as_ref().map(alias);
-        Some(Box::new(Fused { body, normalisation, classes: self.spec.classes }))
+        let cpu = self.device() == Device::Cpu;
+        let widest =
+            self.parameters().iter().filter_map(|(_, tensor)| tensor.size().first().copied());
+        let turned = cpu.then_some(widest.max().unwrap_or(0) <= WIDEST_TURNED);
+        Some(Box::new(Fused { body, normalisation, turned, classes: self.spec.classes }))
     }
 }
+
+/// Up to so many channels a CPU computes gradients faster with channels last.
+const WIDEST_TURNED: i64 = 512;
 
 /// A network as evaluation sees it, its normalisations folded: a copy that does not follow when
 /// the network is trained further.
@@ -231,6 +231,9 @@ impl Classifier for Network {
 struct Fused {
     body: Body,
     normalisation: Option<[Tensor; 2]>,
+    /// On a CPU: whether images are stored channels last even where gradients are asked for. Only
+    /// here, as it rounds otherwise than the official code.
+    turned: Option<bool>,
     classes: i64,
 }
 
@@ -240,7 +243,11 @@ impl Classifier for Fused {
     }
 
     fn logits(&self, x: &Tensor) -> Tensor {
-        self.body.forward(&normalised(x, self.normalisation.as_ref()), Mode::Eval)
+        let mut x = normalised(x, self.normalisation.as_ref());
+        if self.turned.is_some_and(|always| always || !x.requires_grad()) {
+            x = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        }
+        self.body.forward(&x, Mode::Eval)
     }
 }
 
@@ -363,8 +370,12 @@ mod tests {
             "wrn-10-1-classic",
             "preact-resnet18",
             "preact-resnet18-swish",
+            "preact-resnet18-bare-raw",
+            "preact-resnet50",
             "resnet20",
             "resnet18",
+            "resnet50",
+            "wrn-10-8-swish",
         ];
         let x = formula::images(&[2, 3, 32, 32], 0.0, 1.0, Device::Cpu);
         for arch in archs {
@@ -399,6 +410,8 @@ mod tests {
             "resnet18",
             "preact-resnet18-swish",
             "preact-resnet34",
+            "preact-resnet50",
+            "resnet50",
             "resnet20",
             "resnet56",
             "cnn-a",

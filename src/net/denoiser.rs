@@ -25,7 +25,7 @@ pub struct DenoiserNet {
     living: UNet,
     /// Over the same storage, detached.
     still: UNet,
-    /// iDDPM's table `u` `[1001]`.
+    /// iDDPM's table `u` `[M+1]`.
     levels: Option<Tensor>,
     /// Whether evaluation counts on weights that no longer change.
     settled: bool,
@@ -52,7 +52,7 @@ impl DenoiserNet {
         let iddpm = arch.precond == Precond::Iddpm;
         // iDDPM's networks also predict a variance, which is not used.
         let out = if iddpm { 2 * arch.img_channels } else { arch.img_channels };
-        let levels = iddpm.then(|| weights.buffer("u", &precond::iddpm_levels()));
+        let levels = iddpm.then(|| weights.buffer("u", &precond::iddpm_levels(&arch.schedule)));
         let living = UNet::new(&mut weights, &arch, out);
         let still = UNet::new(&mut weights.without_gradients(), &arch, out);
         Self { arch, weights, living, still, levels, settled: false }

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use super::{
     Mode,
     weights::{Init, Weights},
+    winograd::Winograd,
 };
 
 /// The nonlinearity of a network.
@@ -94,6 +95,8 @@ pub struct Conv {
     pub bias: Option<Tensor>,
     stride: i64,
     padding: Padding,
+    /// The same for weights that no longer change, where no gradient is asked for.
+    quick: Option<Winograd>,
 }
 
 impl Conv {
@@ -105,14 +108,24 @@ impl Conv {
             let init = Init::Uniform(spec.fan_in().powf(-0.5));
             weights.parameter(&format!("{name}.bias"), &[spec.to], init)
         });
-        Self { weight, bias, stride: spec.stride, padding: spec.padding }
+        Self { weight, bias, stride: spec.stride, padding: spec.padding, quick: None }
     }
 
-    /// The same tensors in a second structure.
+    /// The same tensors in a second structure, for evaluation alone: they no longer change.
     #[must_use]
-    pub fn alias(&self) -> Self {
+    pub fn settled(&self) -> Self {
+        // Aliases: only read.
         let bias = self.bias.as_ref().map(Tensor::shallow_clone);
-        Self { weight: self.weight.shallow_clone(), bias, ..*self }
+        self.with(self.weight.shallow_clone(), bias)
+    }
+
+    fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self {
+        let keeps_size = self.stride == 1 && self.padding == Padding::Even(1);
+        let quick = keeps_size.then(|| {
+            let zeros = || Tensor::zeros([weight.size()[0]], (weight.kind(), weight.device()));
+            Winograd::of(&weight, &bias.as_ref().map_or_else(zeros, Tensor::shallow_clone))
+        });
+        Self { weight, bias, stride: self.stride, padding: self.padding, quick: quick.flatten() }
     }
 
     /// This convolution and, after it, `norm` as evaluation sees it, in one.
@@ -125,12 +138,14 @@ impl Conv {
             Some(bias) => bias.to_kind(Kind::Double) * scale + shift,
             None => shift,
         };
-        let (weight, bias) = (weight.to_kind(Kind::Float), Some(bias.to_kind(Kind::Float)));
-        Self { weight, bias, ..*self }
+        self.with(weight.to_kind(Kind::Float), Some(bias.to_kind(Kind::Float)))
     }
 
     /// `[b,from,h,w]` to `[b,to,h/stride,w/stride]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        if let Some(quick) = self.quick.as_ref().filter(|_| Winograd::takes(x)) {
+            return quick.forward(x);
+        }
         let bias = self.bias.as_ref().map(|bias| bias.to_kind(x.kind()));
         let weight = self.weight.to_kind(x.kind()); // itself, where it has that kind
         let convolve =

@@ -1,18 +1,13 @@
 //! Networks from files and to files: published checkpoints, EDM pickles, TorchScript programs and
 //! gauntlet's own safetensors.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use tch::Device;
 
 use super::{
-    Classifier, DenoiserNet, Network, arch,
-    architecture::Architecture,
-    checkpoint::{self, Normalisation, StateDict},
-    closest,
-    script::Script,
-    spec::ClassifierSpec,
-    tensors,
+    Classifier, DenoiserNet, Network, arch, architecture::Architecture, checkpoint, closest,
+    identify, script::Script, tensors,
 };
 use crate::{
     error::{Error, Result},
@@ -74,21 +69,21 @@ pub fn load_classifier(
     device: Device,
 ) -> Result<Box<dyn Classifier + Send>> {
     let edge = arch::resolution(dataset);
-    load_classifier_for(path, (arch, dataset), (edge, edge), device)
+    load_told(path, Told { arch, dataset, weights: None }, (edge, edge), device)
 }
 
-/// As [`load_classifier`], for images of `size` (height and width), which a TorchScript program is
-/// tried with.
+/// As [`load_classifier`], with all that a caller can know of a file, for images of `size` (height
+/// and width), which a TorchScript program is tried with.
 ///
 /// # Errors
 /// As [`load_classifier`].
-pub fn load_classifier_for(
+pub fn load_told(
     path: &Path,
-    (arch, dataset): (Option<&str>, &str),
+    told: Told,
     size: (i64, i64),
     device: Device,
 ) -> Result<Box<dyn Classifier + Send>> {
-    classifier(path, &tree::read(path)?, Told { arch, dataset, weights: None }, (size, device))
+    classifier(path, &tree::read(path)?, told, (size, device))
 }
 
 fn classifier(
@@ -100,7 +95,7 @@ fn classifier(
     if document.format == Format::TorchScript {
         return Ok(Box::new(Script::load(path, size, device)?));
     }
-    let network = in_file(path, network(document, told, device))?;
+    let network = network((document, path), told, device)?;
     Ok(Box::new(network.frozen()))
 }
 
@@ -115,10 +110,19 @@ pub fn load_network(
     device: Device,
 ) -> Result<Network> {
     let document = tree::read(path)?;
-    in_file(path, network(&document, Told { arch, dataset, weights: None }, device))
+    network((&document, path), Told { arch, dataset, weights: None }, device)
 }
 
-fn network(document: &Document, told: Told, device: Device) -> Result<Network> {
+fn network((document, path): (&Document, &Path), told: Told, device: Device) -> Result<Network> {
+    let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    in_file(path, network_called((document, stem), told, device))
+}
+
+fn network_called(
+    (document, stem): (&Document, &str),
+    told: Told,
+    device: Device,
+) -> Result<Network> {
     if document.format == Format::TorchScript {
         return Err(Error::input("a TorchScript program has no architecture to train or save"));
     }
@@ -128,7 +132,7 @@ fn network(document: &Document, told: Told, device: Device) -> Result<Network> {
     let state = checkpoint::state_dict(&document.tree, told.weights)?;
     let inferred =
         checkpoint::infer(&state.arrays).or_else(|| checkpoint::infer_numbered(&state.arrays));
-    let spec = spec_of(document, &state, inferred.clone(), told)?;
+    let spec = identify::spec((document, stem), &state, inferred.clone(), told)?;
     let network = Network::blank(&spec, device)?;
     network.load_arrays(&state.arrays).map_err(|error| {
         let likely = match inferred {
@@ -144,67 +148,7 @@ fn network(document: &Document, told: Told, device: Device) -> Result<Network> {
     Ok(network)
 }
 
-/// `name`, marked if one more normalisation stands before the network.
-fn behind(name: String, normalisation: Normalisation, dataset: &str) -> Result<String> {
-    let given = match normalisation {
-        Normalisation::Inside => return Ok(name),
-        Normalisation::Before => return Ok(format!("{name}{}", arch::NORMALISED)),
-        Normalisation::Given(given) => given,
-    };
-    let is = |other: [[f64; 3]; 2]| {
-        let pairs = given.as_flattened().iter().zip(other.as_flattened());
-        pairs.into_iter().all(|(a, b)| (a - b).abs() < 6e-4)
-    };
-    if is([[0.0; 3], [1.0; 3]]) {
-        return Ok(name);
-    }
-    if is(arch::of_dataset(dataset)) {
-        return Ok(format!("{name}{}", arch::NORMALISED));
-    }
-    let [mean, deviation] = given;
-    Err(Error::input(format!(
-        "normalises images by mean {mean:?} and deviation {deviation:?}, which is not how \
-         {dataset} is normalised; is the data set another?"
-    )))
-}
-
-fn spec_of(
-    document: &Document,
-    state: &StateDict,
-    inferred: Option<(String, i64)>,
-    told: Told,
-) -> Result<ClassifierSpec> {
-    let dataset = said(document, "dataset").unwrap_or(told.dataset).to_owned();
-    let behind = |name: String| behind(name, state.normalisation, &dataset);
-    let name = match (told.arch, said(document, "arch"), &inferred) {
-        // Wide networks of one size have two sets of names; the file shows which.
-        (Some(name), _, Some((found, _))) if *found == format!("{name}{}", arch::CLASSIC) => {
-            behind(found.clone())?
-        }
-        (Some(name), _, _) => behind(name.to_owned())?,
-        (None, Some(name), _) => name.to_owned(),
-        (None, None, Some((name, _))) => behind(name.clone())?,
-        (None, None, None) => {
-            let closest = closest::describe(&state.arrays);
-            let closest = closest.map_or_else(String::new, |closest| format!("; {closest}"));
-            return Err(Error::input(format!(
-                "its weights do not tell the architecture{closest}; name one (--arch) of: {}",
-                arch::KNOWN
-            )));
-        }
-    };
-    let classes = match (said(document, "classes"), inferred) {
-        (Some(text), _) => text
-            .parse()
-            .map_err(|_| Error::input(format!("metadata: classes `{text}` is not a number")))?,
-        (None, Some((_, classes))) => classes,
-        // The weights are not those of any architecture: loading will say which entries.
-        (None, None) => 10,
-    };
-    Ok(ClassifierSpec { arch: name, dataset, classes })
-}
-
-fn said<'a>(document: &'a Document, key: &str) -> Option<&'a str> {
+pub(super) fn said<'a>(document: &'a Document, key: &str) -> Option<&'a str> {
     document.metadata.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
 }
 
@@ -291,10 +235,17 @@ pub fn convert(from: &Path, to: &Path, told: Told) -> Result<String> {
         let edge = arch.img_resolution;
         return Ok(format!("{:?} ({:?}), {edge}x{edge}", arch.model, arch.precond));
     }
-    let network = in_file(from, network(&document, told, Device::Cpu))?;
+    let network = network((&document, from), told, Device::Cpu)?;
     save_classifier(to, &network)?;
     let spec = network.spec();
-    Ok(format!("{} for {}, {} classes", spec.arch, spec.dataset, spec.classes))
+    let plain = spec.arch.starts_with("preact-resnet") && !spec.arch.contains("swish");
+    let doubt = if told.arch.is_none() && plain && !spec.arch.contains(arch::RAW) {
+        "\n(names do not tell whether shortcuts take a block's input before or after its \
+         activation: this is after; --arch with -raw appended is before)"
+    } else {
+        ""
+    };
+    Ok(format!("{} for {}, {} classes{doubt}", spec.arch, spec.dataset, spec.classes))
 }
 
 /// Prefixes a complaint about content with the file that it is about.
@@ -309,7 +260,7 @@ mod tests {
     use tch::{Kind, Tensor};
 
     use super::*;
-    use crate::net::{Denoiser, formula};
+    use crate::net::{Denoiser, formula, spec::ClassifierSpec};
 
     fn shared(rest: &str) -> PathBuf {
         let shared = std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED is set");

@@ -7,6 +7,7 @@ pub mod classifier;
 mod closest;
 pub mod denoiser;
 pub mod formula;
+mod identify;
 pub mod layers;
 pub mod load;
 pub mod preact;
@@ -22,6 +23,7 @@ mod unet_build;
 pub mod weights;
 mod winograd;
 pub mod wrn;
+mod zoo;
 
 pub use classifier::Network;
 pub use denoiser::DenoiserNet;

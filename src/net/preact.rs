@@ -1,4 +1,4 @@
-//! Pre-activation residual networks of 18 and 34 layers, in the two forms that robustness code
+//! Pre-activation residual networks of 18 to 101 layers, in the two forms that robustness code
 //! uses: the Swish one of Gowal et al. 2021 and the plain one (He et al. 2016b), names as there.
 
 use tch::Tensor;
@@ -65,94 +65,150 @@ impl Form {
     }
 }
 
+/// What fixes a network of this family but its number of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreActSpec {
+    /// Names, nonlinearity and padding.
+    pub form: Form,
+    /// 18 or 34, or with three convolutions in a block 50 or 101.
+    pub layers: i64,
+    /// Whether a plain shortcut takes the block's input before its activation, as in Wong et al.
+    /// 2020: no name in a file tells.
+    pub raw: bool,
+    /// Whether nothing normalises before the head.
+    pub bare: bool,
+}
+
+/// A normalisation, an activation and a convolution.
+#[derive(Debug)]
+struct Step {
+    /// `None` once folded into the convolution before it.
+    norm: Option<BatchNorm>,
+    conv: Conv,
+}
+
 #[derive(Debug)]
 struct Block {
-    norm: BatchNorm,
-    /// `None` once folded into the convolution before it.
-    second_norm: Option<BatchNorm>,
-    convs: [Conv; 2],
+    steps: Vec<Step>,
     shortcut: Option<Conv>,
-    form: Form,
+    /// Whether the shortcut's convolution takes the input before its activation.
+    raw: bool,
+    activation: Activation,
 }
 
 impl Block {
-    fn new(weights: &mut Weights, form: Form, name: &str, sizes: [i64; 3]) -> Self {
-        let [from, to, stride] = sizes;
+    fn new(weights: &mut Weights, spec: PreActSpec, name: &str, sizes: [i64; 3]) -> Self {
+        let [from, width, stride] = sizes;
+        let form = spec.form;
         let [norm_0, conv_0, norm_1, conv_1, shortcut] =
             form.inner().map(|part| format!("{name}.{part}"));
-        let second = ConvSpec::same(to, to, 3, 1);
+        let mut step = |norm: &str, conv: &str, from, spec| Step {
+            norm: Some(BatchNorm::new(weights, norm, from)),
+            conv: Conv::new(weights, conv, spec),
+        };
+        let to = width * expansion(spec.layers);
+        let steps = if spec.layers < 50 {
+            vec![
+                step(&norm_0, &conv_0, from, form.first(from, to, stride)),
+                step(&norm_1, &conv_1, to, ConvSpec::same(to, to, 3, 1)),
+            ]
+        } else {
+            let [norm_2, conv_2] = ["bn3", "conv3"].map(|part| format!("{name}.{part}"));
+            vec![
+                step(&norm_0, &conv_0, from, ConvSpec::same(from, width, 1, 1)),
+                step(&norm_1, &conv_1, width, ConvSpec::same(width, width, 3, stride)),
+                step(&norm_2, &conv_2, width, ConvSpec::same(width, to, 1, 1)),
+            ]
+        };
+        let changes = stride != 1 || from != to;
         Self {
-            norm: BatchNorm::new(weights, &norm_0, from),
-            second_norm: Some(BatchNorm::new(weights, &norm_1, to)),
-            convs: [
-                Conv::new(weights, &conv_0, form.first(from, to, stride)),
-                Conv::new(weights, &conv_1, second),
-            ],
-            shortcut: (stride != 1 || from != to)
+            steps,
+            shortcut: changes
                 .then(|| Conv::new(weights, &shortcut, form.shortcut(from, to, stride))),
-            form,
+            raw: spec.raw || form == Form::Gowal,
+            activation: form.activation(),
         }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let activation = self.form.activation();
-        let active = activation.consume(self.norm.forward(x, mode));
-        let mut inner = self.convs[0].forward(&active);
-        if let Some(norm) = &self.second_norm {
-            inner = norm.forward(&inner, mode);
+        let activate =
+            |norm: &BatchNorm, x: &Tensor| self.activation.consume(norm.forward(x, mode));
+        let [first, rest @ ..] = &self.steps[..] else { unreachable!("blocks have two steps") };
+        let active = activate(first.norm.as_ref().expect("the first is never folded"), x);
+        let mut out = first.conv.forward(&active);
+        for Step { norm, conv } in rest {
+            out = match norm {
+                Some(norm) => conv.forward(&activate(norm, &out)),
+                None => conv.forward(&self.activation.consume(out)),
+            };
         }
-        let mut out = self.convs[1].forward(&activation.consume(inner));
-        match (&self.shortcut, self.form) {
-            (Some(shortcut), Form::Gowal) => out += shortcut.forward(x),
-            (Some(shortcut), Form::Plain) => out += shortcut.forward(&active),
-            (None, _) => out += x,
-        }
+        out += match &self.shortcut {
+            Some(shortcut) => shortcut.forward(if self.raw { x } else { &active }),
+            None => x.shallow_clone(), // alias: only read
+        };
         out
     }
 
     fn fused(&self) -> Self {
-        let first = match &self.second_norm {
-            Some(norm) => self.convs[0].folded(norm),
-            None => self.convs[0].alias(),
-        };
+        let steps = self.steps.iter().enumerate().map(|(index, step)| Step {
+            norm: if index == 0 { step.norm.as_ref().map(BatchNorm::fused) } else { None },
+            conv: match self.steps.get(index + 1).and_then(|next| next.norm.as_ref()) {
+                Some(norm) => step.conv.folded(norm),
+                None => step.conv.settled(),
+            },
+        });
         Self {
-            norm: self.norm.fused(),
-            second_norm: None,
-            convs: [first, self.convs[1].alias()],
-            shortcut: self.shortcut.as_ref().map(Conv::alias),
-            form: self.form,
+            steps: steps.collect(),
+            shortcut: self.shortcut.as_ref().map(Conv::settled),
+            ..*self
         }
     }
 }
 
-/// PreActResNet-18 or -34. Takes normalised images (the plain form: images as they are).
+/// Blocks in the four stages of a network of so many layers.
+pub fn counts(layers: i64) -> [i64; 4] {
+    match layers {
+        18 => [2, 2, 2, 2],
+        34 | 50 => [3, 4, 6, 3],
+        101 => [3, 4, 23, 3],
+        _ => [3, 8, 36, 3],
+    }
+}
+
+/// How much wider a block's output is than its stage: 4 where it has three convolutions.
+pub fn expansion(layers: i64) -> i64 {
+    if layers < 50 { 1 } else { 4 }
+}
+
+/// PreActResNet-18, -34, -50 or -101. Takes normalised images (the plain form: images as they are).
 #[derive(Debug)]
 pub struct PreActResNet {
     stem: Conv,
     blocks: Vec<Block>,
-    norm: BatchNorm,
+    norm: Option<BatchNorm>,
     head: Linear,
-    form: Form,
+    activation: Activation,
 }
 
 impl PreActResNet {
-    /// Builds the network over `weights`, with `counts` blocks in its four stages.
-    pub fn new(weights: &mut Weights, form: Form, counts: [i64; 4], classes: i64) -> Self {
-        let [stem, norm, head] = form.ends();
+    /// Builds the network over `weights`.
+    pub fn new(weights: &mut Weights, spec: PreActSpec, classes: i64) -> Self {
+        let [stem, norm, head] = spec.form.ends();
         let stem = Conv::new(weights, stem, ConvSpec::same(3, 64, 3, 1));
         let mut blocks = Vec::new();
         let mut from = 64;
-        for (stage, (count, to)) in counts.into_iter().zip([64, 128, 256, 512]).enumerate() {
+        let stages = counts(spec.layers).into_iter().zip([64, 128, 256, 512]);
+        for (stage, (count, width)) in stages.enumerate() {
             for index in 0..count {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                let name = form.block(stage, index);
-                blocks.push(Block::new(weights, form, &name, [from, to, stride]));
-                from = to;
+                let name = spec.form.block(stage, index);
+                blocks.push(Block::new(weights, spec, &name, [from, width, stride]));
+                from = width * expansion(spec.layers);
             }
         }
-        let norm = BatchNorm::new(weights, norm, from);
+        let norm = (!spec.bare).then(|| BatchNorm::new(weights, norm, from));
         let head = Linear::new(weights, head, from, classes, Linear::torch_init(from));
-        Self { stem, blocks, norm, head, form }
+        Self { stem, blocks, norm, head, activation: spec.form.activation() }
     }
 
     /// Logits `[b,k]` of images `[b,3,h,w]`.
@@ -161,7 +217,9 @@ impl PreActResNet {
         for block in &self.blocks {
             x = block.forward(&x, mode);
         }
-        let x = self.form.activation().consume(self.norm.forward(&x, mode));
+        if let Some(norm) = &self.norm {
+            x = self.activation.consume(norm.forward(&x, mode));
+        }
         self.head.forward(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)) // [b,c] before the head
     }
 
@@ -169,11 +227,11 @@ impl PreActResNet {
     #[must_use]
     pub fn fused(&self) -> Self {
         Self {
-            stem: self.stem.alias(),
+            stem: self.stem.settled(),
             blocks: self.blocks.iter().map(Block::fused).collect(),
-            norm: self.norm.fused(),
+            norm: self.norm.as_ref().map(BatchNorm::fused),
             head: self.head.alias(),
-            form: self.form,
+            activation: self.activation,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Residual networks with normalisation after each convolution (He et al. 2016): those for CIFAR
-//! of 20, 32, 44, 56, ... layers with parameterless shortcuts, and those of 18 and 34 layers;
-//! names as in the published PyTorch weights.
+//! of 20, 32, 44, 56, ... layers with parameterless shortcuts, and those of 18 to 152 layers; names
+//! as in the published PyTorch weights.
 
 use tch::Tensor;
 
 use super::{
     Mode,
     layers::{BatchNorm, Conv, ConvSpec, Linear},
+    preact::{counts, expansion},
     weights::{Init, Weights},
 };
 
@@ -30,7 +31,7 @@ impl Normed {
     fn fused(&self) -> Self {
         let conv = match &self.norm {
             Some(norm) => self.conv.folded(norm),
-            None => self.conv.alias(),
+            None => self.conv.settled(),
         };
         Self { conv, norm: None }
     }
@@ -38,37 +39,53 @@ impl Normed {
 
 #[derive(Debug)]
 struct Block {
-    layers: [Normed; 2],
+    layers: Vec<Normed>,
     /// Where it is none, a change of size drops every second pixel and adds empty channels.
     shortcut: Option<Normed>,
 }
 
+/// What the blocks of a network are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Two convolutions, shortcuts without parameters.
+    Cifar,
+    /// Two convolutions, learned shortcuts.
+    Basic,
+    /// Three convolutions, the last one four times as wide, learned shortcuts.
+    Bottleneck,
+}
+
 impl Block {
-    fn new(weights: &mut Weights, name: &str, learned: bool, sizes: [i64; 3]) -> Self {
-        let [from, to, stride] = sizes;
-        let mut conv = |part: &str, from, to, kernel, stride| {
-            Conv::new(weights, &format!("{name}.{part}"), conv(from, to, kernel, stride))
+    fn new(weights: &mut Weights, name: &str, kind: Kind, sizes: [i64; 3]) -> Self {
+        let [from, width, stride] = sizes;
+        let mut normed = |names: [&str; 2], from, to, kernel, stride| {
+            let [conv_name, norm_name] = names.map(|part| format!("{name}.{part}"));
+            let conv = Conv::new(weights, &conv_name, conv(from, to, kernel, stride));
+            Normed { conv, norm: Some(BatchNorm::new(weights, &norm_name, to)) }
         };
-        let convs = [conv("conv1", from, to, 3, stride), conv("conv2", to, to, 3, 1)];
-        let changes = learned && (stride != 1 || from != to);
-        let shortcut = changes.then(|| conv("shortcut.0", from, to, 1, stride));
-        let mut norm = |part: &str| BatchNorm::new(weights, &format!("{name}.{part}"), to);
-        let norms = [norm("bn1"), norm("bn2")];
-        let shortcut = shortcut.map(|conv| Normed { conv, norm: Some(norm("shortcut.1")) });
-        let [first, second] = convs;
-        let [first_norm, second_norm] = norms;
-        Self {
-            layers: [
-                Normed { conv: first, norm: Some(first_norm) },
-                Normed { conv: second, norm: Some(second_norm) },
+        let [first, second] = [["conv1", "bn1"], ["conv2", "bn2"]];
+        let to = if kind == Kind::Bottleneck { 4 * width } else { width };
+        let layers = match kind {
+            Kind::Cifar | Kind::Basic => {
+                vec![normed(first, from, to, 3, stride), normed(second, to, to, 3, 1)]
+            }
+            Kind::Bottleneck => vec![
+                normed(first, from, width, 1, 1),
+                normed(second, width, width, 3, stride),
+                normed(["conv3", "bn3"], width, to, 1, 1),
             ],
-            shortcut,
-        }
+        };
+        let changes = kind != Kind::Cifar && (stride != 1 || from != to);
+        let shortcut = changes.then(|| normed(["shortcut.0", "shortcut.1"], from, to, 1, stride));
+        Self { layers, shortcut }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let inner = self.layers[0].forward(x, mode).relu_();
-        let mut out = self.layers[1].forward(&inner, mode);
+        let (last, inner) = self.layers.split_last().expect("blocks have layers");
+        let inner = inner.iter().fold(None, |inner: Option<Tensor>, layer| {
+            Some(layer.forward(inner.as_ref().unwrap_or(x), mode).relu_())
+        });
+        let mut out = last.forward(&inner.expect("blocks have two layers"), mode);
         let (from, to) = (x.size()[1], out.size()[1]);
         if let Some(shortcut) = &self.shortcut {
             out += shortcut.forward(x, mode);
@@ -84,9 +101,10 @@ impl Block {
     }
 
     fn fused(&self) -> Self {
-        let [first, second] = &self.layers;
-        let shortcut = self.shortcut.as_ref().map(Normed::fused);
-        Self { layers: [first.fused(), second.fused()], shortcut }
+        Self {
+            layers: self.layers.iter().map(Normed::fused).collect(),
+            shortcut: self.shortcut.as_ref().map(Normed::fused),
+        }
     }
 }
 
@@ -95,7 +113,7 @@ fn conv(from: i64, to: i64, kernel: i64, stride: i64) -> ConvSpec {
     ConvSpec { init: Init::Normal((2.0 / same.fan_in()).sqrt()), ..same }
 }
 
-/// A residual network of basic blocks.
+/// A residual network.
 #[derive(Debug)]
 pub struct ResNet {
     stem: Normed,
@@ -107,30 +125,35 @@ impl ResNet {
     /// ResNet-(6n+2) for CIFAR over `weights`. Takes normalised images.
     pub fn cifar(weights: &mut Weights, depth: i64, classes: i64) -> Self {
         let count = (depth - 2) / 6;
-        Self::new(weights, false, &[(16, count), (32, count), (64, count)], classes)
+        Self::new(weights, Kind::Cifar, [(16, count), (32, count), (64, count)], classes)
     }
 
-    /// ResNet-18 or -34 over `weights`, with `counts` blocks in its four stages. Takes images as
-    /// they are.
-    pub fn basic(weights: &mut Weights, counts: [i64; 4], classes: i64) -> Self {
-        let [a, b, c, d] = counts;
-        Self::new(weights, true, &[(64, a), (128, b), (256, c), (512, d)], classes)
+    /// ResNet-18, -34, -50, -101 or -152 over `weights`. Takes images as they are.
+    pub fn basic(weights: &mut Weights, layers: i64, classes: i64) -> Self {
+        let kind = if expansion(layers) == 1 { Kind::Basic } else { Kind::Bottleneck };
+        let [a, b, c, d] = counts(layers);
+        Self::new(weights, kind, [(64, a), (128, b), (256, c), (512, d)], classes)
     }
 
     /// `stages`: channels and number of blocks; each stage but the first halves the image.
-    fn new(weights: &mut Weights, learned: bool, stages: &[(i64, i64)], classes: i64) -> Self {
+    fn new<const N: usize>(
+        weights: &mut Weights,
+        kind: Kind,
+        stages: [(i64, i64); N],
+        classes: i64,
+    ) -> Self {
         let mut from = stages[0].0;
         let stem = Normed {
             conv: Conv::new(weights, "conv1", conv(3, from, 3, 1)),
             norm: Some(BatchNorm::new(weights, "bn1", from)),
         };
         let mut blocks = Vec::new();
-        for (stage, &(to, count)) in stages.iter().enumerate() {
+        for (stage, (width, count)) in stages.into_iter().enumerate() {
             for index in 0..count {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{index}", stage + 1);
-                blocks.push(Block::new(weights, &name, learned, [from, to, stride]));
-                from = to;
+                blocks.push(Block::new(weights, &name, kind, [from, width, stride]));
+                from = if kind == Kind::Bottleneck { 4 * width } else { width };
             }
         }
         let linear = Linear::new(weights, "linear", from, classes, Linear::torch_init(from));

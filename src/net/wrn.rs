@@ -109,14 +109,14 @@ impl Block {
     fn fused(&self) -> Self {
         let conv_0 = match &self.norm_1 {
             Some(norm) => self.conv_0.folded(norm),
-            None => self.conv_0.alias(),
+            None => self.conv_0.settled(),
         };
         Self {
             norm_0: self.norm_0.fused(),
             conv_0,
             norm_1: None,
-            conv_1: self.conv_1.alias(),
-            shortcut: self.shortcut.as_ref().map(Conv::alias),
+            conv_1: self.conv_1.settled(),
+            shortcut: self.shortcut.as_ref().map(Conv::settled),
             activation: self.activation,
         }
     }
@@ -188,7 +188,7 @@ impl WideResNet {
     #[must_use]
     pub fn fused(&self) -> Self {
         Self {
-            stem: self.stem.alias(),
+            stem: self.stem.settled(),
             blocks: self.blocks.iter().map(Block::fused).collect(),
             norm: self.norm.fused(),
             head: self.head.alias(),
