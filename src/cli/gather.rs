@@ -35,7 +35,7 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
         description: plan.description.clone(),
         rows,
         grids,
-        curves: curves(plan, store)?,
+        curves: curves(plan, store),
         provenance: provenance(plan, store),
         layout: plan.report.clone(),
         small_scale,
@@ -227,7 +227,7 @@ fn lines<T: for<'de> Deserialize<'de>>(path: &Path) -> Vec<T> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-fn curves(plan: &Plan, store: &Store) -> Result<Vec<Curve>> {
+fn curves(plan: &Plan, store: &Store) -> Vec<Curve> {
     let mut curves = Vec::new();
     for job in &plan.jobs {
         let Lookup::Hit(artifact) = store.lookup(&job.id) else { continue };
@@ -247,7 +247,7 @@ fn curves(plan: &Plan, store: &Store) -> Result<Vec<Curve>> {
             _ => {}
         }
     }
-    Ok(curves)
+    curves
 }
 
 fn training(spec: &TrainSpec, title: String, log: &[TrainLine]) -> Curve {

@@ -1,6 +1,7 @@
 //! `gauntlet leaderboard`: RobustBench's table, with our results in it.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -100,14 +101,16 @@ pub fn run(args: &Args) -> Result<()> {
 /// RobustBench's table of common corruptions: there is no bound, and nothing of ours to add.
 fn corruptions(folder: &Path, top: usize) -> Result<String> {
     let (mut entries, complaints) = robustbench::read_what_fits(folder)?;
-    complaints.iter().for_each(|complaint| eprintln!("left out: {complaint}"));
+    for complaint in &complaints {
+        eprintln!("left out: {complaint}");
+    }
     robustbench::rank(&mut entries);
     let cut = |text: &str, width: usize| -> String {
         let text = text.replace("<br>", " ");
-        match text.chars().count() > width {
-            true => text.chars().take(width - 1).chain(['…']).collect(),
-            false => text,
+        if text.chars().count() > width {
+            return text.chars().take(width - 1).chain(['…']).collect();
         }
+        text
     };
     let mut text = format!(
         "common corruptions ({})\n rank {:<32} {:>6} {:>6} {:<13} venue\n{}\n",
@@ -135,7 +138,7 @@ fn corruptions(folder: &Path, top: usize) -> Result<String> {
     }
     let more = entries.len().saturating_sub(top);
     if more > 0 {
-        text.push_str(&format!("{more} more: --top N\n"));
+        let _ = writeln!(text, "{more} more: --top N");
     }
     Ok(text)
 }
@@ -183,7 +186,9 @@ fn entries(folder: &Path) -> Result<Vec<Published>> {
             }
         }
     }
-    complaints.iter().for_each(|complaint| eprintln!("left out: {complaint}"));
+    for complaint in &complaints {
+        eprintln!("left out: {complaint}");
+    }
     // Whoever names no data set means that of the folder: cifar10/Linf.
     let set = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     for line in lines.iter_mut().filter(|line| line.dataset.is_empty()) {

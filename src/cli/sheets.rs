@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rows of samples in a grid; one column for each class.
-const SAMPLES_PER_CLASS: usize = 3;
+const SAMPLES_PER_CLASS: usize = 2;
 /// Classes shown in a grid: a hundred columns would be dots.
 const CLASSES_SHOWN: usize = 10;
 /// The file of an evaluation that holds a few attacked images.

@@ -144,6 +144,9 @@ impl Entry {
     }
 }
 
+/// An entry with its file's stem.
+pub type Named = (String, Entry);
+
 /// Reads every entry of a folder such as `model_info/cifar10/Linf`, with its file's stem.
 ///
 /// # Errors
@@ -165,7 +168,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<(String, Entry)>> {
 ///
 /// # Errors
 /// If the folder cannot be listed.
-pub fn read_what_fits(folder: &Path) -> Result<(Vec<(String, Entry)>, Vec<String>)> {
+pub fn read_what_fits(folder: &Path) -> Result<(Vec<Named>, Vec<String>)> {
     let (mut found, mut complaints) = (Vec::new(), Vec::new());
     for item in std::fs::read_dir(folder).at(folder)? {
         let path = item.at(folder)?.path();

@@ -40,6 +40,12 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
         let cost = (Scale::Log, "cost", "cost: generate + train + evaluate (minutes)");
         figures.extend(relation(rows, cost, minutes));
     }
+    if input.layout.fid.as_deref() == Some("filters") {
+        for figure in figures.iter_mut().filter(|figure| figure.name.contains("fid")) {
+            figure.caption.push(' ');
+            figure.caption.push_str(super::pivot::FILTERS);
+        }
+    }
     figures.extend(input.curves.iter().enumerate().map(|(at, curve)| learning(at, curve)));
     Ok(figures)
 }
@@ -308,14 +314,23 @@ fn relation(
     })
 }
 
+/// Every `k`-th point and the last, so that a column holds them.
+fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
+    let step = points.len().div_ceil(CURVE).max(1);
+    let kept = move |at: &usize| at.is_multiple_of(step) || at + 1 == points.len();
+    (0..points.len()).filter(kept).map(|at| &points[at])
+}
+
+/// Points of a learning curve: more than this, and a column of a paper has fewer dots.
+const CURVE: usize = 200;
+
 fn learning(at: usize, curve: &Curve) -> Figure {
     let lines = curve.lines.iter().enumerate().map(|(hue, (label, points))| Series {
         label: label.clone(),
         hue: Hue::Series(hue),
         joined: true,
         hollow: false,
-        points: points
-            .iter()
+        points: thinned(points)
             .filter(|(x, y)| x.is_finite() && y.is_finite())
             .map(|(x, y)| Point {
                 x: *x,

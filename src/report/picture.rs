@@ -2,7 +2,10 @@
 
 use std::io::Cursor;
 
-use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use image::{
+    ExtendedColorType, ImageEncoder,
+    codecs::png::{CompressionType, FilterType, PngEncoder},
+};
 
 use super::input::{Grid, GridImage};
 use crate::error::{Error, Result};
@@ -20,7 +23,7 @@ pub fn png(rgb: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
         )));
     }
     let mut bytes = Cursor::new(Vec::new());
-    PngEncoder::new(&mut bytes)
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
         .write_image(rgb, width, height, ExtendedColorType::Rgb8)
         .map_err(|error| Error::input(format!("PNG: {error}")))?;
     Ok(bytes.into_inner())

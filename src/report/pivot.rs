@@ -18,6 +18,8 @@ pub struct Pivot {
     pub header: Vec<String>,
     /// One line for each setting.
     pub lines: Vec<Line>,
+    /// Whether FID is by random filters, which compare with nothing published.
+    pub filters: bool,
 }
 
 /// One setting and its figures.
@@ -171,10 +173,17 @@ pub fn note(tables: &[Pivot]) -> String {
     }
     if parts().any(|part| matches!(part, Part::Fid | Part::PublishedFid)) {
         text.push_str(" FID: Fréchet distance of the generated images to the training images.");
+        if tables.iter().any(|table| table.filters) {
+            text.push(' ');
+            text.push_str(FILTERS);
+        }
     }
     text
 }
 
+/// What FID by random filters is good for.
+pub(super) const FILTERS: &str = "It is by random filters: it orders these sets and is not \
+comparable with published FID.";
 const NOTE: &str = "Accuracies in percent. Bold: best of its column; ≈: not the best, but its \
 95% interval reaches the best. Brackets: 95% Wilson interval of one model; ±: sample standard \
 deviation over seeds.";

@@ -155,9 +155,9 @@ impl Versus {
             let Gap { points, low, high, p } = one.gap();
             // A name that does not fit has lines of its own: cut names look alike.
             let what = if one.what.chars().count() > NAME {
-                wrapped(&one.what, 80).iter().for_each(|part| {
+                for part in wrapped(&one.what, 80) {
                     let _ = writeln!(text, "{part}");
-                });
+                }
                 ""
             } else {
                 one.what.as_str()

@@ -27,7 +27,8 @@ pub fn tables(rows: &[Row], layout: &Layout) -> Result<Vec<Pivot>> {
         layout.rows.iter().filter(|name| varying.contains(name)).cloned().collect();
     let others = varying.into_iter().filter(|name| !is_seed(name) && !layout.rows.contains(name));
     names.extend(others);
-    let view = View { rows, names, values: &layout.values };
+    let filters = layout.fid.as_deref() == Some("filters");
+    let view = View { rows, names, values: &layout.values, filters };
     let mut tables = match &layout.columns {
         Some(across) if view.names.contains(across) => view.crossed(&groups, across),
         _ => view.by_threat(&groups),
@@ -52,6 +53,8 @@ struct View<'a> {
     /// The axes that name a setting.
     names: Vec<String>,
     values: &'a [Quantity],
+    /// Whether FID is by random filters.
+    filters: bool,
 }
 
 impl View<'_> {
@@ -106,7 +109,13 @@ impl View<'_> {
                 let header =
                     columns.iter().map(|(threat, value)| format!("{}, {threat}", word(*value)));
                 let header = header.collect();
-                Pivot { title: dataset, names: self.headings(&self.names), header, lines }
+                Pivot {
+                    title: dataset,
+                    names: self.headings(&self.names),
+                    header,
+                    lines,
+                    filters: self.filters,
+                }
             })
             .collect()
     }
@@ -147,6 +156,7 @@ impl View<'_> {
                     names: self.headings(&down),
                     header: columns.iter().map(|c| format!("{short} {}", value_text(c))).collect(),
                     lines,
+                    filters: self.filters,
                 });
             }
         }
