@@ -239,11 +239,16 @@ fn nearest(name: &str) -> Option<&'static str> {
     (likeness(&best) > 0.5).then_some(best)
 }
 
-/// Mean and deviation of each channel that go with `dataset`.
+/// Mean and deviation of each channel that go with `dataset`. Further test images of a set
+/// (`cifar10.1`, `cifar10-c/fog/3`) go by that set's: a classifier is the same whatever it is shown.
 pub fn of_dataset(dataset: &str) -> Affine {
-    match dataset {
-        "cifar10" => [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]],
-        "cifar100" | "cifar100-coarse" => [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]],
+    match dataset.split('/').next().unwrap_or(dataset) {
+        "cifar10" | "cifar10-binary" | "cifar10.1" | "cifar10-c" => {
+            [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]]
+        }
+        "cifar100" | "cifar100-binary" | "cifar100-coarse" | "cifar100-c" => {
+            [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]]
+        }
         "tiny-imagenet" => [[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]],
         // SVHN's, and whatever has no published numbers.
         _ => [[0.5; 3], [0.5; 3]],
@@ -262,6 +267,19 @@ pub fn resolution(dataset: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn further_test_images_go_by_the_normalisation_of_their_set() {
+        for (set, further) in [
+            ("cifar10", "cifar10.1"),
+            ("cifar10", "cifar10-c/fog/3"),
+            ("cifar100", "cifar100-c/fog/3"),
+        ] {
+            assert_eq!(of_dataset(set), of_dataset(further));
+        }
+        assert_ne!(of_dataset("cifar10"), of_dataset("cifar100"));
+        assert_eq!(of_dataset("svhn"), of_dataset("svhn-extra"));
+    }
 
     #[test]
     fn names_parse_and_unknown_ones_list_what_exists() {

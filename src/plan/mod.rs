@@ -75,7 +75,8 @@ impl Stage {
     pub fn revision(self) -> u32 {
         match self {
             Self::Import | Self::Fit | Self::Generate | Self::Label | Self::Evaluate => 1,
-            // 2: where images lie class by class, those held out are spread over the classes.
+            // 2: where images lie class by class, those held out are spread over the classes;
+            // rotations round as Pillow's do.
             Self::Train => 2,
         }
     }
