@@ -4,6 +4,7 @@ mod architecture;
 mod browser;
 mod compare;
 mod evaluate;
+mod generated;
 mod line;
 mod networks;
 mod report;
