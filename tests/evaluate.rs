@@ -173,7 +173,7 @@ fn interrupted_it_prints_the_bound_so_far_and_goes_on_to_the_same_records() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     let mut long = BRIEFLY;
-    long[7] = "apgd-ce:40,square:4000";
+    long[7] = "apgd-ce:60,square:800";
     let records = |out: &Path| fs::read(out.join("records.parquet")).unwrap();
     let run = |out: &Path| {
         let mut run = command(out, &long);
@@ -199,4 +199,34 @@ fn interrupted_it_prints_the_bound_so_far_and_goes_on_to_the_same_records() {
     json(&run(&stopped).wait_with_output().unwrap());
     json(&run(&whole).wait_with_output().unwrap());
     assert_eq!(records(&stopped), records(&whole));
+}
+
+/// Two classes, oblong images, a program with a second output: nothing of CIFAR's shape.
+#[test]
+fn oblong_images_of_two_classes_are_evaluated_and_verified() {
+    use tch::{CModule, Device, Kind, Tensor};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, model) = (folder.path().join("oblong.npz"), folder.path().join("model.pt"));
+    let count = 40;
+    // Class 1 is where red is brighter than blue; by how much differs from image to image.
+    let pixels = |image: usize| (0..6 * 10).flat_map(move |_| [81 + 2 * image as u8, 100, 120]);
+    let bytes: Vec<u8> = (0..count).flat_map(pixels).collect();
+    let labels: Vec<i64> = (0..count).map(|image| i64::from(image >= 20)).collect();
+    gauntlet::formats::npz::write_images(&data, (6, 10), &bytes, &labels).unwrap();
+    let image = Tensor::zeros([1, 3, 6, 10], (Kind::Float, Device::Cpu));
+    let mut run = |inputs: &[Tensor]| {
+        let means = inputs[0].mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+        vec![Tensor::stack(&[means.select(1, 2), means.select(1, 0)], 1)]
+    };
+    let program = CModule::create_by_tracing("Oblong", "forward", &[image], &mut run).unwrap();
+    program.save(&model).unwrap();
+    let out = folder.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gauntlet"));
+    command.arg("evaluate").arg("--model").arg(&model).arg("--data").arg(&data);
+    command.args(["--eps", "4/255", "--suite", "custom", "--attacks", "apgd-ce:20,apgd-t:20"]);
+    command.args(["--device", "cpu", "--save-images", "--json", "--out"]).arg(&out);
+    let found = json(&command.output().unwrap());
+    // Red less blue is an odd number of grey levels; both together move by 8.
+    assert_eq!((&found["clean"], &found["robust"]), (&40.into(), &32.into()), "{found}");
+    assert_eq!(json(&verify(&out))["problems"], serde_json::json!([]));
 }

@@ -173,7 +173,8 @@ pub fn run(args: &Args) -> Result<()> {
     device::load_cuda();
     let device = device::choose(&args.device)?;
     let range = Range::of(args.bounds.as_deref(), args.mean.as_deref(), args.std.as_deref())?;
-    let (data, source) = data::resolve(&args.source(), &data::roots(args.data_dir.as_deref()))?;
+    let (data, source) =
+        data::resolve_oblong(&args.source(), &data::roots(args.data_dir.as_deref()))?;
     let load = || {
         let told = Told {
             arch: args.arch.as_deref(),

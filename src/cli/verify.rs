@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
     let records = read_parquet(&args.evaluation.join("records.parquet"))?;
     saved.evaluation.records = records.into_iter().map(Into::into).collect();
     let roots = data::roots(args.data_dir.as_deref().or(saved.data_dir.as_deref()));
-    let (set, source) = data::resolve(&saved.spec.data, &roots)?;
+    let (set, source) = data::resolve_oblong(&saved.spec.data, &roots)?;
     if source.fingerprint != saved.spec.data.fingerprint {
         return Err(Error::input(format!(
             "`{}`: these are other images than were attacked",

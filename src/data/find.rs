@@ -95,6 +95,19 @@ fn check_resolution(name: &str, asked: u64, (height, width): (usize, usize)) -> 
 /// # Errors
 /// As [`load`]; if there are too few images; if they have changed.
 pub fn resolve(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> {
+    settle(source, roots, false)
+}
+
+/// As [`resolve`], but the images may be higher than wide or wider than high; their resolution then
+/// stays 0.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_oblong(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> {
+    settle(source, roots, true)
+}
+
+fn settle(source: &Source, roots: &[PathBuf], oblong: bool) -> Result<(Dataset, Source)> {
     let Source { name, split, skip, count, resolution, .. } = source;
     let (set, fingerprint) = if name == "synthetic" {
         // Any number of images can be drawn, so the range need not fit the default count.
@@ -106,7 +119,9 @@ pub fn resolve(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> 
         let found = locate(name, *split, roots)?;
         let stamp = stamp(&found, name, *split)?;
         let set = read(&found, &stamp)?;
-        check_resolution(name, *resolution, set.size)?;
+        if !oblong || *resolution > 0 {
+            check_resolution(name, *resolution, set.size)?;
+        }
         let set = set.subset(*skip, *count)?;
         let fingerprint = fingerprint(&set, &part(&stamp, source));
         (set, fingerprint)
@@ -121,7 +136,7 @@ pub fn resolve(source: &Source, roots: &[PathBuf]) -> Result<(Dataset, Source)> 
             source.fingerprint
         )));
     }
-    let resolution = set.size.0 as u64;
+    let resolution = if set.size.0 == set.size.1 { set.size.0 as u64 } else { 0 };
     Ok((set, Source { fingerprint, resolution, ..source.clone() }))
 }
 
@@ -209,6 +224,18 @@ mod tests {
         for bad in [source("synthetic", 2000, None, 8), source("synthetic", 0, None, 4)] {
             assert!(resolve(&bad, &[]).is_err());
         }
+    }
+
+    #[test]
+    fn oblong_images_are_for_those_who_ask() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("oblong.npz");
+        crate::formats::npz::write_images(&path, (4, 6), &[7; 2 * 4 * 6 * 3], &[0, 1]).unwrap();
+        let asked = source(path.to_str().unwrap(), 0, None, 0);
+        assert!(resolve(&asked, &[]).unwrap_err().to_string().contains("as high as wide"));
+        let (set, resolved) = resolve_oblong(&asked, &[]).unwrap();
+        assert_eq!((set.size, resolved.resolution), ((4, 6), 0));
+        resolve_oblong(&resolved, &[]).unwrap();
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod svhn;
 pub mod synthetic;
 pub mod tiny;
 
-pub use find::{load, resolve, roots};
+pub use find::{load, resolve, resolve_oblong, roots};
 pub use pixels::{Parts, Pixels};
 
 use crate::{
