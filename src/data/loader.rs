@@ -174,11 +174,11 @@ impl<'a> Batches<'a> {
             origins,
             noise: Vec::new(),
         };
-        let mut image = vec![0; bytes];
+        let (mut raw, mut image) = (vec![0; bytes], vec![0; bytes]);
         let places = batch.pixels.chunks_exact_mut(bytes).zip(&batch.origins);
         for (position, (place, &origin)) in places.enumerate() {
             let (set, index) = self.find(origin);
-            set.copy_chw(index, &mut image);
+            set.read_chw(index, &mut raw, &mut image);
             batch.labels.push(i64::from(set.labels[index]));
             let mut stream = self.stream("augment", step, position);
             self.spec.augmentation.apply(&mut stream, self.real.size, &image, place);

@@ -170,7 +170,22 @@ impl Dataset {
 
     /// Writes image `index` into `out`, channel by channel.
     pub fn copy_chw(&self, index: usize, out: &mut [u8]) {
-        let image = self.image(index);
+        self.turn(self.image(index), out);
+    }
+
+    /// As [`Dataset::copy_chw`], by way of `raw`, which holds one image: single images of a vast set
+    /// are read, not looked at in the map.
+    pub fn read_chw(&self, index: usize, raw: &mut [u8], out: &mut [u8]) {
+        if self.pixels.is_vast() {
+            self.pixels.copy_into(index * self.image_bytes(), raw);
+            self.turn(raw, out);
+        } else {
+            self.copy_chw(index, out);
+        }
+    }
+
+    /// Writes `image`, of this set's layout, channel by channel.
+    fn turn(&self, image: &[u8], out: &mut [u8]) {
         match self.layout {
             Layout::Chw => out.copy_from_slice(image),
             Layout::Hwc => {

@@ -91,6 +91,20 @@ impl Pixels {
         }
     }
 
+    /// Copies bytes from `start` on, which lie in one part, into `out`: the way to single images of
+    /// a vast set.
+    pub fn copy_into(&self, start: usize, out: &mut [u8]) {
+        match self {
+            Self::Owned(bytes) => out.copy_from_slice(&bytes[start..start + out.len()]),
+            Self::Mapped(bytes) => bytes.copy_into(start, out),
+            Self::Parts(parts) => {
+                let part = parts.starts.partition_point(|&at| at <= start) - 1;
+                parts.windows[part].copy_into(start - parts.starts[part], out);
+            }
+            Self::Picked(picked) => picked.from.copy_into(picked.place(start), out),
+        }
+    }
+
     /// Asks the system to begin reading `length` bytes from `start`, as far as they lie in one part.
     pub fn will_need(&self, start: usize, length: usize) {
         if length == 0 {
