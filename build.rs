@@ -15,6 +15,9 @@ fn main() {
     }
     let libraries = libraries.canonicalize().unwrap_or(libraries);
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+    // The program itself uses nothing of libtorch (src/cli/library.rs says what does). Templates of
+    // its C++ headers must not be exported from there, or they would keep it linked.
+    println!("cargo:rustc-link-arg-bin=gauntlet=-Wl,--exclude-libs,ALL");
     println!("cargo:rustc-env=GAUNTLET_LIBTORCH={}", libraries.display());
     println!("cargo:rustc-env=GAUNTLET_COMMIT={}", commit().unwrap_or_default());
 }

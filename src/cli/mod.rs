@@ -21,6 +21,7 @@ pub mod gather;
 pub mod generate;
 pub mod inspect;
 pub mod leaderboard;
+pub mod library;
 pub mod ours;
 pub mod plan;
 pub mod report;
@@ -84,37 +85,65 @@ enum Command {
     },
 }
 
-/// Parses the arguments, runs the command and maps errors to the documented exit codes.
+/// Parses the arguments, runs the command and maps errors to the documented exit codes. A command
+/// that needs tensors runs in the library beside the program.
 pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    ended(at_once(cli.command).unwrap_or_else(library::hand_over))
+}
+
+/// The same with libtorch at hand, in the library.
+fn compute() -> u8 {
     let cli = Cli::parse();
     crate::device::keep_memory();
     match caught(|| dispatch(cli.command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }
 
-fn dispatch(command: Command) -> Result<ExitCode> {
+fn ended(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
+/// Runs a command that needs no tensor, if it is one. Nothing here may reach libtorch: the linker
+/// leaves it out of the program because nothing does, and a test looks.
+fn at_once(command: Command) -> Option<Result<ExitCode>> {
     let done = match command {
-        Command::Compare(args) => return compare::run(&args),
         Command::Plan(args) => plan::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Leaderboard(args) => leaderboard::run(&args),
-        Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Log(args) => status::log(&args),
         Command::Store(args) => store::run(&args),
+        Command::New(args) => schema::new(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Leaderboard(args) => leaderboard::run(&args),
+        Command::Compare(args) => return Some(compare::run(&args)),
+        Command::Completions { shell } => {
+            let mut stdout = std::io::stdout();
+            clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
+            Ok(())
+        }
+        _ => return None,
+    };
+    Some(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    let done = match command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::New(args) => schema::new(&args),
-        Command::Schema(args) => schema::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
@@ -124,11 +153,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Collect(args) => collect::run(&args),
         Command::Fid(args) => fid::run(&args),
         Command::Fit(args) => fit::run(&args),
-        Command::Completions { shell } => {
-            let mut stdout = std::io::stdout();
-            clap_complete::generate(shell, &mut Cli::command(), "gauntlet", &mut stdout);
-            Ok(())
-        }
+        other => unreachable!("{other:?} runs at once"),
     };
-    done.map(|()| ExitCode::SUCCESS)
+    done.map(|()| 0)
 }
