@@ -25,13 +25,15 @@ pub fn print(text: &str) {
     let _ = writeln!(stdout, "{}", text.trim_end());
 }
 
-/// A time as people say it: `42 s`, `3 min 10 s`, `2 h 5 min`.
+/// A time as people say it: `42 s`, `3 min 10 s`, `2 h 5 min`, `350 h`, `46 years`.
 pub fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        3600..360_000 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        360_000..36_000_000 => format!("{} h", seconds / 3600),
+        _ => format!("{:.1} years", seconds as f64 / (365.25 * 86400.0)),
     }
 }
 
@@ -181,7 +183,14 @@ impl Watcher for Screen {
 
     fn progress(&self, job: &Job, event: &Event) {
         let mut state = self.state();
-        let Some(running) = state.running.get_mut(&job.id) else { return };
+        let Some(running) = state.running.get_mut(&job.id) else {
+            // On a cluster a job may have come and gone before anybody saw it run.
+            if let Event::Warn { message } = event {
+                let title = job.work.title();
+                self.line(&format!("warning: {} {title}: {message}", job.id.short()));
+            }
+            return;
+        };
         match event {
             Event::Begin { task, total, unit } => {
                 (running.total, running.at) = (*total, 0);
@@ -254,5 +263,7 @@ mod tests {
         assert_eq!(duration(0.4), "0 s");
         assert_eq!(duration(190.0), "3 min 10 s");
         assert_eq!(duration(7500.0), "2 h 5 min");
+        assert_eq!(duration(1.26e6), "350 h");
+        assert_eq!(duration(1.446e9), "45.8 years");
     }
 }

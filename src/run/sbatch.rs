@@ -111,13 +111,16 @@ pub(super) fn submit(
 /// Tasks in the queue with their state and reason.
 pub(super) fn queue() -> Result<HashMap<Task, (String, String)>> {
     let mut command = Command::new("squeue");
-    command.args(["--me", "--noheader", "--array", "--format=%F|%K|%T|%r"]);
+    command.args(["--me", "--noheader", "--array", "--format=%F|%K|%T|%R"]);
     let text = answer(&mut command)?;
     let mut found = HashMap::new();
     for line in text.lines() {
         let parts: Vec<_> = line.trim().split('|').collect();
         let &[array, task, state, reason] = parts.as_slice() else { continue };
         if let (Ok(array), Ok(task)) = (array.parse(), task.parse()) {
+            // In words and in brackets while the task waits, where `%r` only says `Resources` of a
+            // node that is drained.
+            let reason = reason.trim_matches(['(', ')']);
             found.insert((array, task), (state.to_owned(), reason.to_owned()));
         }
     }

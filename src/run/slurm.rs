@@ -204,8 +204,16 @@ impl Follower<'_> {
         }
     }
 
-    /// Submits what waits, stage by stage, one array for each set of arrays that it has to await.
+    /// Submits what waits, what its inputs come from first: a labelling may need a training.
     fn submit(&mut self) -> Result<()> {
+        while self.submit_round()? {}
+        Ok(())
+    }
+
+    /// Submits what waits and whose inputs do not, stage by stage, one array for each set of arrays
+    /// that it has to await. Says whether there was any.
+    fn submit_round(&mut self) -> Result<bool> {
+        let mut any = false;
         for stage in Stage::ALL {
             let mut groups: BTreeMap<Vec<u64>, Vec<usize>> = BTreeMap::new();
             for position in 0..self.jobs.len() {
@@ -213,14 +221,20 @@ impl Follower<'_> {
                 if job.stage != stage || self.states[position] != State::Waiting {
                     continue;
                 }
-                let mut after = BTreeSet::new();
+                let (mut after, mut early) = (BTreeSet::new(), false);
                 for input in &job.inputs {
-                    if let Some(State::Queued((array, _), _)) =
-                        self.by_id.get(&input.id).map(|&input| self.states[input])
-                    {
-                        after.insert(array);
+                    match self.by_id.get(&input.id).map(|&input| self.states[input]) {
+                        Some(State::Queued((array, _), _)) => {
+                            after.insert(array);
+                        }
+                        Some(State::Waiting) => early = true,
+                        _ => {}
                     }
                 }
+                if early {
+                    continue;
+                }
+                any = true;
                 groups.entry(after.into_iter().collect()).or_default().push(position);
             }
             for (after, positions) in groups {
@@ -229,7 +243,7 @@ impl Follower<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn submit_array(&mut self, stage: Stage, positions: &[usize], after: &[u64]) -> Result<()> {
