@@ -2,6 +2,7 @@
 
 mod architecture;
 mod browser;
+mod cluster;
 mod compare;
 mod evaluate;
 mod generated;
@@ -9,4 +10,6 @@ mod line;
 mod networks;
 mod report;
 mod setup;
+mod slurm;
+mod suites;
 mod train;

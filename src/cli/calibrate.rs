@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     let text = serde_json::to_string_pretty(&calibration).expect("numbers are JSON");
     fs::write(&path, &text).at(&path)?;
     if args.json {
-        print(&text);
+        print(&serde_json::to_string(&calibration).expect("numbers are JSON"));
     } else {
         let Calibration { device, classifier, denoiser, .. } = &calibration;
         let unit = if device == "cpu" { "one core" } else { device };

@@ -121,11 +121,11 @@ fn reference(plan: &Plan, at: usize, evaluation: &CellEvaluation) -> Option<Refe
     }
     let found = plan.reference.iter().find(|one| one.cells.contains(&at))?;
     Some(Reference {
-        clean: found.clean,
-        robust: found.robust,
-        fid: found.fid,
-        source: found.source.clone(),
-        certainty: found.certainty.name().to_owned(),
+        clean: found.numbers.clean,
+        robust: found.numbers.robust,
+        fid: found.numbers.fid,
+        source: found.numbers.source.clone(),
+        certainty: found.numbers.certainty.name().to_owned(),
     })
 }
 

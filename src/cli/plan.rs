@@ -209,7 +209,7 @@ fn text(plan: &Plan, store: &Store, suite: &Path) -> String {
         let _ = writeln!(text, "  ... and {} more (--json lists all)", plan.cells.len() - LISTED);
     }
     if !plan.reference.is_empty() {
-        let unsure = plan.reference.iter().filter(|r| r.certainty == Certainty::Unverified);
+        let unsure = plan.reference.iter().filter(|r| r.numbers.certainty == Certainty::Unverified);
         let _ = writeln!(
             text,
             "\n{} published numbers to compare with, {} of them unverified",

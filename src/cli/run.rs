@@ -1,6 +1,7 @@
 //! `gauntlet run`: a suite from end to end.
 
 use std::{
+    collections::HashSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use crate::{
         terminal::{Screen, duration, print},
     },
     device::{self, CudaSupport},
+    digest::JobId,
     error::{AtPath, Error, Result},
     plan::{Job, Plan, Stage},
     run::{
@@ -185,11 +187,19 @@ fn selected(plan: &Plan, args: &Args) -> Result<Vec<Job>> {
         .until
         .as_deref()
         .and_then(|name| Stage::ALL.into_iter().find(|stage| stage.name() == name));
-    let wanted = |job: &&Job| {
+    let wanted = |job: &Job| {
         (args.only.is_empty() || job.cells.iter().any(|cell| cells.contains(cell)))
             && last.is_none_or(|last| job.stage <= last)
     };
-    Ok(plan.jobs.iter().filter(wanted).cloned().collect())
+    let mut needed: HashSet<&JobId> = HashSet::new();
+    // Backwards, so that a job's users are known: a labelling may need a later stage, a training.
+    for job in plan.jobs.iter().rev() {
+        if wanted(job) || needed.contains(&job.id) {
+            needed.insert(&job.id);
+            needed.extend(job.inputs.iter().map(|input| &input.id));
+        }
+    }
+    Ok(plan.jobs.iter().filter(|job| needed.contains(&job.id)).cloned().collect())
 }
 
 /// The report's table and place; nothing while not one evaluation is there.

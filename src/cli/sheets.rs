@@ -9,7 +9,7 @@ use crate::{
     digest::JobId,
     error::{Error, Result},
     leaderboard::Row,
-    plan::{Plan, Work},
+    plan::{Job, Plan, Work},
     report::{Grid, GridImage, table::ranked},
     store::{Lookup, Store},
     threat::Norm,
@@ -48,7 +48,16 @@ pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<Stri
         if spec.start > 0 {
             continue;
         }
-        let set = data::generated::read(&artifact.file("images.npz"), "generated", &names)?;
+        // A suite may vary its data set: the classes are those that the set's own cells learn.
+        let own = match job.cells.first().and_then(|&cell| plan.job(&plan.cells[cell].train)) {
+            Some(Job { work: Work::Train(spec), roots, .. })
+                if first_training.is_some_and(|(first, _)| first.name != spec.data.name) =>
+            {
+                load(&spec.data, roots)?.classes
+            }
+            _ => names.clone(),
+        };
+        let set = data::generated::read(&artifact.file("images.npz"), "generated", &own)?;
         let steps = spec.sampler.steps;
         let title = format!("Generated with {steps} sampler steps");
         let caption = format!(

@@ -135,12 +135,13 @@ fn list(store: &Store, as_json: bool) -> Result<()> {
                 let title = serde_json::from_value::<plan::Work>(manifest.provenance.spec.clone());
                 let title = title.map_or_else(|_| String::new(), |work| work.title());
                 let stage = &manifest.stage;
-                lines.push(format!("{id}  {stage:9} {:>8}  {title}", size(bytes)));
+                let title: String = title.chars().take(46).collect();
+                lines.push(format!("{:12} {stage:9} {:>8}  {title}", id.short(), size(bytes)));
                 objects.push(json!({ "id": id, "stage": stage, "bytes": bytes, "title": title,
                                      "seconds": manifest.provenance.seconds, "damaged": null }));
             }
             Lookup::Damaged(why) => {
-                lines.push(format!("{id}  DAMAGED: {why}"));
+                lines.push(format!("{:12} DAMAGED: {why}", id.short()));
                 objects.push(json!({ "id": id, "damaged": why }));
             }
             Lookup::Miss => {}

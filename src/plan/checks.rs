@@ -161,13 +161,20 @@ pub(super) fn set(
 /// What is wrong with labels and selection.
 pub(super) fn labels(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let looks = settings.text("labels.classifier").is_some();
+    let file = settings.text("labels.classifier").is_some();
+    let looks = file || settings.flag("labels.trained");
     let by_classifier = settings.text("labels.by") == Some("classifier");
     if !looks && (by_classifier || settings.real("labels.confidence") > 0.0) {
         let why = if by_classifier { "labels.by" } else { "labels.confidence" };
-        let message = format!("is missing: {why} needs the weights of a classifier");
+        let message = format!(
+            "is missing: {why} needs the weights of a classifier, or `labels.trained: true`"
+        );
         let at = settings.get(why).origin.mark();
         problems.push(Problem::new(at, "labels.classifier", message));
+    }
+    if file && settings.flag("labels.trained") {
+        let message = "true does not fit: labels.classifier gives the weights".to_owned();
+        problems.push(blame(settings, "labels.trained", message));
     }
     let count = settings.count("generated.count");
     if let Some(drawn) = settings.optional_count("generated.drawn").filter(|drawn| *drawn < count) {

@@ -9,7 +9,7 @@ use crate::{
 
 /// More boxes than this in one column are drawn as one box that counts them.
 const MOST_BOXES: usize = 60;
-const WIDTH: usize = 230;
+const WIDTH: usize = 330;
 const HEIGHT: usize = 34;
 const GAP: (usize, usize) = (90, 12);
 const MARGIN: usize = 24;
@@ -103,7 +103,7 @@ fn draw(text: &mut String, one: &Box<'_>, done: &dyn Fn(&JobId) -> bool) {
     } else {
         (format!("{} jobs", jobs.len()), format!("{cached} done, {} to run", jobs.len() - cached))
     };
-    let short: String = title.chars().take(34).collect();
+    let short: String = title.chars().take(54).collect();
     let _ = writeln!(
         text,
         "<g><title>{} {}</title><rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \

@@ -2,25 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::suite::{Suite, axes::Draft, problem::Problem, reference::Certainty, table::FIELDS};
+use crate::suite::{Suite, axes::Draft, problem::Problem, reference::Numbers, table::FIELDS};
 
-/// One published result as a plan has it.
+/// One published result and the cells that it speaks of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanReference {
     /// Positions of the cells.
     pub cells: Vec<usize>,
-    /// Clean accuracy in percent.
-    pub clean: Option<f64>,
-    /// Robust accuracy under AutoAttack in percent.
-    pub robust: Option<f64>,
-    /// Robust accuracy under PGD-40 in percent.
-    pub pgd: Option<f64>,
-    /// Fréchet inception distance of the generated images.
-    pub fid: Option<f64>,
-    /// Where it is published.
-    pub source: String,
-    /// How sure it is.
-    pub certainty: Certainty,
+    /// What it says of them.
+    pub numbers: Numbers,
 }
 
 /// The references of `suite`; one that speaks of no cell is a mistake, unless the command line has
@@ -48,15 +38,7 @@ pub(super) fn resolve(
             problems.push(Problem::new(Some(reference.at), "reference", message));
         }
         if !cells.is_empty() {
-            found.push(PlanReference {
-                cells,
-                clean: reference.clean,
-                robust: reference.robust,
-                pgd: reference.pgd,
-                fid: reference.fid,
-                source: reference.source.clone(),
-                certainty: reference.certainty,
-            });
+            found.push(PlanReference { cells, numbers: reference.numbers.clone() });
         }
     }
     found

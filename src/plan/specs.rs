@@ -163,7 +163,8 @@ pub(super) fn label(settings: &Settings, dataset: &str, classes: i64) -> Option<
     let by: LabelBy = settings.choice("labels.by");
     let (count, balance) = (settings.count("generated.count"), settings.flag("labels.balance"));
     let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
-    let looks = settings.text("labels.classifier").is_some();
+    let file = settings.text("labels.classifier").is_some();
+    let looks = file || trains_labeller(settings);
     let wanted = by == LabelBy::Classifier || looks || balance || drawn != count;
     wanted.then(|| LabelSpec {
         by,
@@ -171,9 +172,25 @@ pub(super) fn label(settings: &Settings, dataset: &str, classes: i64) -> Option<
         confidence: settings.real("labels.confidence"),
         balance,
         count: Some(count),
-        arch: settings.text("labels.arch").filter(|_| looks).map(str::to_owned),
+        arch: settings.text("labels.arch").filter(|_| file).map(str::to_owned),
         dataset: if looks { dataset.to_owned() } else { String::new() },
     })
+}
+
+/// Whether the classifier that labels is trained by the suite itself, and needed.
+pub(super) fn trains_labeller(settings: &Settings) -> bool {
+    let count = settings.count("generated.count");
+    let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
+    settings.flag("labels.trained")
+        && (settings.text("labels.by") == Some("classifier")
+            || settings.real("labels.confidence") > 0.0
+            || drawn != count)
+}
+
+/// The training of the classifier that labels: plain, on the real images, the same for all seeds.
+pub(super) fn labeller(settings: &Settings, data: Source, classes: i64) -> TrainSpec {
+    let spec = training(settings, data, classes, None, (Loss::Standard, 0));
+    TrainSpec { seed: 0, ..spec }
 }
 
 /// The whole generated set from image 0; shards are cut from it later. `real` are the images that
@@ -222,8 +239,17 @@ pub(super) fn train(
     classes: i64,
     threat: Option<ThreatModel>,
 ) -> TrainSpec {
-    let generated = settings.count("generated.count");
-    let loss: Loss = settings.choice("train.loss");
+    let what = (settings.choice("train.loss"), settings.count("generated.count"));
+    training(settings, data, classes, threat, what)
+}
+
+fn training(
+    settings: &Settings,
+    data: Source,
+    classes: i64,
+    threat: Option<ThreatModel>,
+    (loss, generated): (Loss, u64),
+) -> TrainSpec {
     let crafts = loss != Loss::Standard;
     let weighs = crafts && loss != Loss::PgdAt;
     // MART knows one way to craft and one way to pass.

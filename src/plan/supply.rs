@@ -34,7 +34,7 @@ pub(super) struct Generated {
     pub(super) drawn: u64,
     /// How many join training.
     pub(super) count: u64,
-    /// How they are labelled and selected, and by which imported classifier.
+    /// How they are labelled and selected, and by which classifier, imported or trained.
     pub(super) label: Option<(LabelSpec, Option<Work>)>,
 }
 
@@ -51,6 +51,9 @@ impl Graph<'_> {
         let (classes, dataset) = (train.1.classes, train.0.name.as_str());
         let labeller = match settings.text("labels.classifier") {
             Some(_) => Some(self.import(settings, "labels.classifier", "labeller")?),
+            None if specs::trains_labeller(settings) => {
+                Some(Work::Train(specs::labeller(settings, train.0.clone(), classes)))
+            }
             None => None,
         };
         let label = specs::label(settings, dataset, classes).map(|spec| (spec, labeller));
@@ -203,8 +206,14 @@ impl Graph<'_> {
         shards: Vec<JobId>,
     ) -> JobId {
         let labeller = labeller.as_ref().map(|work| {
-            let id = self.recent.identity(work, None);
-            self.add(index, need, blank(id, work.clone(), Estimate::import()))
+            let (id, estimate) = match work {
+                Work::Train(spec) => {
+                    let images = need.train.1.images;
+                    (identity(work, &json!(null)), Estimate::train(spec, images))
+                }
+                _ => (self.recent.identity(work, None), Estimate::import()),
+            };
+            self.add(index, need, blank(id, work.clone(), estimate))
         });
         let work = Work::Label(spec.clone());
         let content = json!({

@@ -7,6 +7,7 @@ use crate::{
     diffusion::spec::{Applies, LabelBy, PolicyKind},
     error::Error,
     suite::{Suite, settings::Settings, table::FIELDS},
+    train::spec::Loss,
 };
 
 /// Data sets of any size that never touch a disk.
@@ -324,6 +325,7 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "generated.shard",
         "generated.drawn",
         "labels.classifier",
+        "labels.trained",
         "train.preset",
         "evaluate.steps",
         "evaluate.queries",
@@ -365,6 +367,30 @@ fn a_set_can_be_labelled_and_selected() {
     // The plain first million is another set.
     let plain = plan_with(HEAD, &["threat=linf", "generated.count=1M", "denoiser.file=edm.pkl"]);
     assert_ne!(plain.unwrap().cells[0].train, plan.cells[0].train);
+}
+
+#[test]
+fn a_suite_can_train_the_classifier_that_labels() {
+    let sets = ["threat=linf", "generated.count=100", "labels.trained=true"];
+    let by = [&sets[..], &["labels.by=classifier", "denoiser.conditional=false"]].concat();
+    let plan = plan_with(HEAD, &by).unwrap();
+    let [label] = stages(&plan, Stage::Label)[..] else { panic!("one labelling") };
+    let labeller = label.inputs.iter().find(|input| input.role == Role::Labeller).unwrap();
+    let Work::Train(spec) = &plan.job(&labeller.id).unwrap().work else { panic!() };
+    assert_eq!((spec.loss, spec.generated, spec.threat), (Loss::Standard, 0, None));
+    assert!(spec.seed == 0 && plan.job(&labeller.id).unwrap().inputs.is_empty());
+    // A cell of plain training has the same classifier.
+    let plain = plan_with(HEAD, &["train.loss=standard", "threat=linf"]).unwrap();
+    assert_eq!(plain.cells[0].train, labeller.id);
+    // Where nobody asks it, it is not trained.
+    let unasked = plan_with(HEAD, &sets).unwrap();
+    assert_eq!(
+        (stages(&unasked, Stage::Label).len(), stages(&unasked, Stage::Train).len()),
+        (0, 1)
+    );
+    let both = [&by[..], &["labels.classifier=wrn.pt"]].concat();
+    let error = plan_with(HEAD, &both).unwrap_err().to_string();
+    assert!(error.contains("labels.trained: true does not fit"), "{error}");
 }
 
 #[test]

@@ -62,7 +62,12 @@ impl Stages for Real {
                 let labeller = inputs(task, Role::Labeller)
                     .map(|artifact| {
                         let path = artifact.file("labeller");
-                        load_classifier(&path, spec.arch.as_deref(), &spec.dataset, device)
+                        match path.exists() {
+                            true => {
+                                load_classifier(&path, spec.arch.as_deref(), &spec.dataset, device)
+                            }
+                            false => trained(artifact, Checkpoint::Best, device),
+                        }
                     })
                     .next()
                     .transpose()?;
@@ -161,9 +166,12 @@ fn generated_parts(
         .collect()
 }
 
-/// The classifier whose training the job attacks.
-fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classifier + Send>> {
-    let artifact = only(task, Role::Classifier);
+/// The classifier that a training job left.
+fn trained(
+    artifact: &Artifact,
+    checkpoint: Checkpoint,
+    device: Device,
+) -> Result<Box<dyn Classifier + Send>> {
     let name = match checkpoint {
         Checkpoint::Best => "best.safetensors",
         Checkpoint::Last => "last.safetensors",
@@ -173,7 +181,7 @@ fn classifier(task: &Task<'_>, checkpoint: Checkpoint) -> Result<Box<dyn Classif
         return Err(Error::in_file(&artifact.folder, "is not the artifact of a training"));
     };
     let network = &spec.network;
-    load_classifier(&artifact.file(name), Some(&network.arch), &network.dataset, task.device)
+    load_classifier(&artifact.file(name), Some(&network.arch), &network.dataset, device)
 }
 
 /// Attacked images that an evaluation keeps for its report.
@@ -221,12 +229,13 @@ fn examples(
 
 fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
     let data = images(task, &spec.data)?;
-    let model = classifier(task, spec.checkpoint)?;
     let &Task { device, work, out, progress, .. } = task;
+    let load = || trained(only(task, Role::Classifier), spec.checkpoint, device);
+    let model = load()?;
     // Each thread attacks batches of its own, as far as there are some.
     let threads = tch::get_num_threads().max(1) as usize;
     let workers = evaluate::how_many(spec, data.len(), threads, device);
-    let helpers = (1..workers).map(|_| classifier(task, spec.checkpoint)).collect::<Result<_>>()?;
+    let helpers = (1..workers).map(|_| load()).collect::<Result<_>>()?;
     let place = Place {
         device,
         work,

@@ -39,7 +39,11 @@ impl Line {
 /// Least time between two reports of the same task: stages may report each step.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// A worker's [`Progress`]: writes lines, listens to a count of stop requests.
+/// Least time between two lines of a job's log about the same task.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// A worker's [`Progress`]: writes lines, listens to a count of stop requests. Standard error,
+/// which is the job's log, gets a line for people now and then.
 pub struct Pipe {
     stops: Arc<AtomicUsize>,
     state: Mutex<Throttle>,
@@ -47,13 +51,19 @@ pub struct Pipe {
 
 struct Throttle {
     last: Instant,
+    logged: Instant,
+    task: String,
+    unit: String,
     total: u64,
 }
 
 impl Pipe {
     /// Reports to standard output and stops once `stops` is above zero.
     pub fn new(stops: Arc<AtomicUsize>) -> Self {
-        Self { stops, state: Mutex::new(Throttle { last: Instant::now(), total: 0 }) }
+        let now = Instant::now();
+        let (task, unit) = (String::new(), String::new());
+        let state = Throttle { last: now, logged: now, task, unit, total: 0 };
+        Self { stops, state: Mutex::new(state) }
     }
 
     /// Writes the last line of a job.
@@ -64,7 +74,11 @@ impl Pipe {
     fn worth_writing(&self, event: &Event) -> bool {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match event {
-            Event::Begin { total, .. } => state.total = *total,
+            Event::Begin { task, total, unit } => {
+                (state.total, state.logged) = (*total, Instant::now());
+                state.task.clone_from(task);
+                state.unit.clone_from(unit);
+            }
             Event::At { done, .. } if *done < state.total && state.last.elapsed() < PAUSE => {
                 return false;
             }
@@ -73,11 +87,32 @@ impl Pipe {
         }
         true
     }
+
+    /// The line of the log that is due for `event`, if one is.
+    fn log_line(&self, event: &Event) -> Option<String> {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Throttle { task, unit, total, .. } = &*state;
+        match event {
+            Event::Begin { .. } => Some(format!("{task}: {total} {unit}s")),
+            Event::Warn { message } => Some(format!("warning: {message}")),
+            Event::At { done, note } => {
+                if *done < *total && state.logged.elapsed() < LOG_PAUSE {
+                    return None;
+                }
+                let line = format!("{task}: {unit} {done}/{total} {note}");
+                state.logged = Instant::now();
+                Some(line.trim_end().to_owned())
+            }
+        }
+    }
 }
 
 impl Progress for Pipe {
     fn event(&self, event: Event) {
         if self.worth_writing(&event) {
+            if let Some(line) = self.log_line(&event) {
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            }
             write(&serde_json::to_string(&event).expect("events are JSON"));
         }
     }

@@ -32,11 +32,9 @@ impl Certainty {
     }
 }
 
-/// One published result.
-#[derive(Debug, Clone)]
-pub struct Reference {
-    /// Which cells it speaks of: those with all of these values.
-    pub cell: Vec<Given>,
+/// The numbers of one published result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
     /// Clean accuracy in percent.
     pub clean: Option<f64>,
     /// Robust accuracy under AutoAttack in percent.
@@ -49,6 +47,28 @@ pub struct Reference {
     pub source: String,
     /// How sure it is.
     pub certainty: Certainty,
+}
+
+impl Numbers {
+    /// Each number that it gives, with what it measures.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("clean %", self.clean),
+            ("robust %", self.robust),
+            ("PGD-40 %", self.pgd),
+            ("FID", self.fid),
+        ];
+        all.into_iter().filter_map(|(measure, number)| Some((measure, number?)))
+    }
+}
+
+/// One published result.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// Which cells it speaks of: those with all of these values.
+    pub cell: Vec<Given>,
+    /// What it says of them.
+    pub numbers: Numbers,
     /// Where it stands in the suite.
     pub at: Mark,
 }
@@ -64,20 +84,19 @@ pub(super) fn read(node: &Node, reader: &mut Reader) -> Vec<Reference> {
 }
 
 fn one(node: &Node, reader: &mut Reader) -> Option<Reference> {
-    let mut found = Reference {
-        cell: Vec::new(),
+    let mut cell = Vec::new();
+    let mut found = Numbers {
         clean: None,
         robust: None,
         pgd: None,
         fid: None,
         source: String::new(),
         certainty: Certainty::Unverified,
-        at: node.at,
     };
     let before = reader.problems.len();
     for entry in reader.entries(node, "reference") {
         match entry.key.as_str() {
-            "cell" => found.cell = cell(&entry.value, reader),
+            "cell" => cell = cell_of(&entry.value, reader),
             "clean" => found.clean = number(entry, 100.0, reader),
             "robust" => found.robust = number(entry, 100.0, reader),
             "pgd" => found.pgd = number(entry, 100.0, reader),
@@ -92,15 +111,14 @@ fn one(node: &Node, reader: &mut Reader) -> Option<Reference> {
             }
         }
     }
-    let says = [found.clean, found.robust, found.pgd, found.fid].iter().any(Option::is_some);
-    if !says && reader.problems.len() == before {
+    if found.each().next().is_none() && reader.problems.len() == before {
         let message = "says no number: expected clean, robust, pgd or fid";
         reader.problem(Some(node.at), "reference", message);
     }
-    Some(found)
+    Some(Reference { cell, numbers: found, at: node.at })
 }
 
-fn cell(node: &Node, reader: &mut Reader) -> Vec<Given> {
+fn cell_of(node: &Node, reader: &mut Reader) -> Vec<Given> {
     let mut given = Vec::new();
     for entry in reader.entries(node, "reference.cell") {
         let Some(field) = reader.field(&entry.key, entry.at) else { continue };

@@ -18,11 +18,11 @@ impl Scale {
     pub fn apply(self, settings: &mut Settings) {
         let Self::Tiny = self;
         let counts: [(&str, &dyn Fn(u64) -> u64); 27] = [
-            ("data.train.count", &|count| count.min(64)),
-            ("data.test.count", &|count| count.min(16)),
+            ("data.train.count", &|count| count.min(32)),
+            ("data.test.count", &|count| count.min(8)),
             ("denoiser.channels", &|count| count.min(8)),
             ("denoiser.blocks", &|count| count.min(1)),
-            ("denoiser.images", &|count| count.min(128)),
+            ("denoiser.images", &|count| count.min(32)),
             ("denoiser.batch", &|count| count.min(16)),
             ("denoiser.ramp", &|count| count.min(64)),
             ("denoiser.ema_half_life", &|count| count.min(64)),
@@ -34,16 +34,16 @@ impl Scale {
             ("generated.shard", &|count| count),
             ("generated.batch", &|count| count.min(32)),
             ("train.attack_steps", &|count| count.min(2)),
-            ("train.epochs", &|count| 1 + count / 1000),
+            ("train.epochs", &|count| 1 + count / 400),
             ("train.warmup_epochs", &|count| count.min(1)),
-            ("train.batch", &|count| (count / 64).clamp(4, 32)),
-            ("train.validation", &|count| count.min(8)),
-            ("train.validation_steps", &|count| count.min(2)),
+            ("train.batch", &|count| (count / 64).clamp(2, 32)),
+            ("train.validation", &|count| count.min(4)),
+            ("train.validation_steps", &|count| count.min(1)),
             ("evaluate.steps", &|count| count.min(2)),
             ("evaluate.queries", &|count| count.min(4)),
             ("evaluate.restarts", &|count| count.min(1)),
             ("evaluate.targets", &|count| count.min(1)),
-            ("evaluate.batch", &|count| count.min(16)),
+            ("evaluate.batch", &|count| count.min(8)),
             ("train.virtual_batch", &|count| count.min(4)),
         ];
         for (path, smaller) in counts {
@@ -79,7 +79,7 @@ fn put(settings: &mut Settings, path: &str, value: Value) {
 fn images(count: u64) -> u64 {
     match count {
         0..=8 => count,
-        _ => 8 + 2 * u64::from(count.ilog2()),
+        _ => 6 + u64::from(count.ilog2()),
     }
 }
 
@@ -119,6 +119,6 @@ mod tests {
         let counts = [0, 50_000, 100_000, 1_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000];
         let small = counts.map(images);
         assert!(small.windows(2).all(|pair| pair[0] < pair[1]), "{small:?}");
-        assert!(small[7] < 80);
+        assert!(small[7] < 40);
     }
 }

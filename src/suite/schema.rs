@@ -9,22 +9,23 @@ use crate::suite::{
     table::{ATTACKS, DATA_SETS, FIELDS},
 };
 
-/// The schema.
+/// The schema. Each field stands once in `definitions`, everything else points there.
 pub fn schema() -> Value {
     let mut properties = Map::new();
+    let plain = |text: &str| json!({"type": "string", "description": text});
     for (name, value) in [
         (
             "suite",
             json!({"type": "string", "description": "the suite's name", "pattern": "^[\\w. -]+$"}),
         ),
-        ("base", json!({"type": "string", "description": "a suite that this one changes"})),
-        ("description", json!({"type": "string", "description": "what it is about"})),
+        ("base", plain("a suite that this one changes")),
+        ("description", plain("what it is about")),
         ("threats", threats()),
         ("axes", axes()),
         (
             "seeds",
             json!({"type": "array", "description": "seeds of training: several are an axis",
-            "items": {"anyOf": [count(0, u64::MAX), {"$ref": "#/definitions/labelled"}]}}),
+            "items": {"anyOf": [to("count"), to("labelled")]}}),
         ),
         ("report", report()),
         ("reference", reference()),
@@ -43,15 +44,49 @@ pub fn schema() -> Value {
         "properties": properties,
         "patternProperties": dotted(),
         "additionalProperties": false,
-        "definitions": {
-            "labelled": {
-                "type": "object",
-                "required": ["value"],
-                "properties": {"value": {}, "label": {"type": ["string", "number"]}},
-                "additionalProperties": false,
-            },
-        },
+        "definitions": definitions(),
     })
+}
+
+fn definitions() -> Map<String, Value> {
+    let mut all = by_path(&of_field);
+    let label = json!({"type": ["string", "number"]});
+    let labelled = json!({"value": {}, "label": label});
+    let cell = by_path(&|field| to(field.path));
+    let mut include = cell.clone();
+    include.insert("label".to_owned(), label);
+    let either = |field: &Field| json!({"anyOf": [to(field.path), {"type": "array", "items": to(field.path)}]});
+    let points = |field: &Field| {
+        json!({"type": "array", "minItems": 1, "description": field.doc,
+            "items": {"anyOf": [to(field.path), {"type": "null"}, to("labelled")]}})
+    };
+    let axis = object(by_path(&points));
+    let factors = json!({"anyOf": [axis.clone(), {"type": "array", "items": axis}]});
+    for (name, value) in [
+        ("count", count(0, u64::MAX)),
+        ("percent", json!({"type": "number", "minimum": 0, "maximum": 100})),
+        ("epsilon", of_kind(Kind::Epsilon)),
+        ("cell", object(cell)),
+        ("include", object(include)),
+        ("exclude", object(by_path(&either))),
+        ("factors", factors),
+    ] {
+        all.insert(name.to_owned(), value);
+    }
+    let mut labelled = object(labelled.as_object().expect("an object").clone());
+    labelled["required"] = json!(["value"]);
+    all.insert("labelled".to_owned(), labelled);
+    all
+}
+
+/// A reference to a definition.
+fn to(name: &str) -> Value {
+    json!({"$ref": format!("#/definitions/{name}")})
+}
+
+/// A mapping with these keys and no others.
+fn object(properties: Map<String, Value>) -> Value {
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
 /// Dotted paths may stand where sections may: `train.epochs: 5`.
@@ -59,7 +94,7 @@ fn dotted() -> Value {
     let mut patterns = Map::new();
     for field in FIELDS.iter().filter(|field| field.path.contains('.')) {
         let path = format!("^{}$", field.path.replace('.', "\\."));
-        patterns.insert(path, of_field(field));
+        patterns.insert(path, to(field.path));
     }
     Value::Object(patterns)
 }
@@ -76,7 +111,7 @@ fn sections() -> BTreeMap<String, Value> {
 }
 
 fn node(path: &str) -> Value {
-    let own = FIELDS.iter().find(|field| field.path == path).map(of_field);
+    let own = FIELDS.iter().find(|field| field.path == path);
     let prefix = format!("{path}.");
     let mut properties = Map::new();
     let mut patterns = Map::new();
@@ -87,18 +122,19 @@ fn node(path: &str) -> Value {
             properties.insert(name.to_owned(), node(&format!("{prefix}{name}")));
         }
         if rest.contains('.') {
-            patterns.insert(format!("^{}$", rest.replace('.', "\\.")), of_field(field));
+            patterns.insert(format!("^{}$", rest.replace('.', "\\.")), to(field.path));
         }
     }
     if properties.is_empty() {
-        return own.expect("a path is a field or a section");
+        return to(own.expect("a path is a field or a section").path);
     }
-    let mut section = json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
+    let mut section = object(properties);
+    section["type"] = json!(["object", "null"]);
     if !patterns.is_empty() {
         section["patternProperties"] = Value::Object(patterns);
     }
     match own {
-        Some(own) => json!({"anyOf": [own, section], "description": own["description"]}),
+        Some(own) => json!({"anyOf": [to(own.path), section], "description": own.doc}),
         None => section,
     }
 }
@@ -106,8 +142,7 @@ fn node(path: &str) -> Value {
 fn of_field(field: &Field) -> Value {
     let mut schema = of_kind(field.kind);
     let after = match field.fallback {
-        Fallback::Is(text) => format!(" [default: {text}]"),
-        Fallback::Absent(text) => format!(" [default: {text}]"),
+        Fallback::Is(text) | Fallback::Absent(text) => format!(" [default: {text}]"),
         Fallback::Required => " [must be given]".to_owned(),
     };
     if let Fallback::Absent(_) = field.fallback {
@@ -153,12 +188,12 @@ fn attacks() -> Value {
         .iter()
         .map(|name| ((*name).to_owned(), count(1, 10_000_000)))
         .collect();
-    let numbers = json!({"type": "object", "properties": numbers, "additionalProperties": false});
+    let numbers = object(numbers);
     let named: Map<String, Value> =
         ATTACKS.iter().map(|name| ((*name).to_owned(), numbers.clone())).collect();
-    json!({"type": "array", "minItems": 1, "items": {"anyOf": [
-        {"enum": ATTACKS},
-        {"type": "object", "properties": named, "additionalProperties": false, "maxProperties": 1}]}})
+    let mut named = object(named);
+    named["maxProperties"] = json!(1);
+    json!({"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": ATTACKS}, named]}})
 }
 
 fn threats() -> Value {
@@ -168,7 +203,12 @@ fn threats() -> Value {
         "additionalProperties": {
             "type": "object",
             "required": ["norm", "epsilon"],
-            "properties": {"norm": {"enum": ["linf", "l2", "l1"]}, "epsilon": of_kind(Kind::Epsilon)},
+            "properties": {
+                "norm": {"enum": ["linf", "l2", "l1"]},
+                "epsilon": to("epsilon"),
+                "policy": node("policy"),
+                "sampler": node("sampler"),
+            },
             "additionalProperties": false,
         },
     })
@@ -180,27 +220,14 @@ fn by_path(of: &dyn Fn(&Field) -> Value) -> Map<String, Value> {
 }
 
 fn axes() -> Value {
-    let axis = by_path(&|field| {
-        json!({"type": "array", "minItems": 1, "description": field.doc, "items": {"anyOf": [
-            of_kind(field.kind), {"type": "null"}, {"$ref": "#/definitions/labelled"}]}})
-    });
-    let axis = json!({"type": "object", "properties": axis, "additionalProperties": false});
-    let factors = json!({"anyOf": [axis.clone(), {"type": "array", "items": axis}]});
-    let mut include = by_path(&of_field);
-    include.insert("label".to_owned(), json!({"type": ["string", "number"]}));
-    let exclude = by_path(
-        &|field| json!({"anyOf": [of_kind(field.kind), {"type": "array", "items": of_kind(field.kind)}]}),
-    );
     json!({
         "type": "object",
         "description": "which cells there are",
         "properties": {
-            "product": factors.clone(),
-            "zip": factors,
-            "include": {"type": "array", "items":
-                {"type": "object", "properties": include, "additionalProperties": false}},
-            "exclude": {"type": "array", "items":
-                {"type": "object", "properties": exclude, "additionalProperties": false}},
+            "product": to("factors"),
+            "zip": to("factors"),
+            "include": {"type": "array", "items": to("include")},
+            "exclude": {"type": "array", "items": to("exclude")},
         },
         "additionalProperties": false,
     })
@@ -227,13 +254,11 @@ fn report() -> Value {
 }
 
 fn reference() -> Value {
-    let percent = json!({"type": "number", "minimum": 0, "maximum": 100});
     let one = json!({
         "type": "object",
         "properties": {
-            "cell": {"type": "object", "properties": by_path(&of_field), "additionalProperties": false,
-                "description": "the cells with these values"},
-            "clean": percent, "robust": percent, "pgd": percent,
+            "cell": to("cell"),
+            "clean": to("percent"), "robust": to("percent"), "pgd": to("percent"),
             "fid": {"type": "number", "minimum": 0},
             "source": {"type": "string"},
             "certainty": {"enum": ["verified", "secondary", "unverified"]},
@@ -245,12 +270,12 @@ fn reference() -> Value {
 }
 
 fn ci() -> Value {
-    let percent = json!({"type": "number", "minimum": 0, "maximum": 100});
     json!({
         "type": "object",
         "description": "what `gauntlet check` lets pass: points beyond chance, floors in percent",
         "properties": {
-            "clean": percent, "robust": percent, "min_clean": percent, "min_robust": percent,
+            "clean": to("percent"), "robust": to("percent"),
+            "min_clean": to("percent"), "min_robust": to("percent"),
             "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.9999},
         },
         "additionalProperties": false,

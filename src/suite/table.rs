@@ -100,6 +100,7 @@ fields! {
 
     "labels.by" Choice(&["condition", "classifier"]), Is("condition"), "who labels generated images";
     "labels.classifier" Path, Absent("no classifier looks at the images"), "weights of a classifier that labels images or says how confident it is";
+    "labels.trained" Flag, Is("false"), "whether that classifier is trained here where one is needed: `train.arch` by plain training on the real images";
     "labels.arch" Text, Absent("worked out from the file"), "architecture of that classifier";
     "labels.confidence" Real(0.0, 1.0), Is("0"), "least probability that the classifier gives the label; other images are dropped";
     "labels.balance" Flag, Is("false"), "whether every class keeps the same number of images";
