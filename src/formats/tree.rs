@@ -204,6 +204,20 @@ mod tests {
     use super::*;
     use crate::formats::array::Dtype;
 
+    #[test]
+    fn a_pickled_module_gives_the_names_of_its_state_dict() {
+        let map = |name: &str, value| Tree::Map(vec![(name.to_owned(), value)]);
+        let object = |class: &str, name: &str, value| Tree::Object {
+            class: class.to_owned(),
+            fields: vec![(name.to_owned(), value)],
+        };
+        let weight = Tree::Tensor(Array::from_f32(&[1], &[2.0]).unwrap());
+        let layer = object("Linear", "_parameters", map("weight", weight));
+        let module = object("Sequential", "_modules", map("0", layer));
+        assert_eq!(flatten(&module)[0].0, "0.weight");
+        assert_eq!(flatten(&map("ema", module))[0].0, "ema.0.weight");
+    }
+
     /// A header of 640 bytes begins as a pickle of protocol 2 does: 0x80 0x02.
     #[test]
     fn headers_that_begin_like_pickles_are_safetensors_still() {
@@ -271,8 +285,8 @@ pub fn flatten(tree: &Tree) -> Vec<(String, Array)> {
 
 fn collect(tree: &Tree, prefix: &str, found: &mut Vec<(String, Array)>) {
     let joined = |name: &str| match (prefix, name) {
-        ("", name) => name.to_owned(),
         (prefix, "_modules" | "_parameters" | "_buffers") => prefix.to_owned(),
+        ("", name) => name.to_owned(),
         (prefix, name) => format!("{prefix}.{name}"),
     };
     match tree {
