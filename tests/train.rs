@@ -9,10 +9,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-fn command(out: &Path) -> Command {
+/// Training of something on one thread of the CPU.
+fn bare(out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gauntlet"));
-    command.args(["train", "--data", "synthetic", "--arch", "wrn-10-1-swish", "--device", "cpu"]);
-    command.args(["--norm", "linf", "--eps", "8/255", "--threads", "1"]);
+    command.args(["train", "--data", "synthetic", "--device", "cpu", "--threads", "1"]);
+    command.args(["--norm", "linf", "--eps", "8/255", "--out"]).arg(out);
+    command
+}
+
+fn command(out: &Path) -> Command {
+    let mut command = bare(out);
+    command.args(["--arch", "wrn-10-1-swish"]);
     for setting in [
         "data.train.count=120",
         "data.resolution=16",
@@ -24,7 +31,7 @@ fn command(out: &Path) -> Command {
     ] {
         command.args(["--set", setting]);
     }
-    command.arg("--out").arg(out).stderr(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(Stdio::piped()).stdout(Stdio::piped());
     // A checkpoint after every step: there is much to be killed in the middle of.
     command.env("GAUNTLET_CHECKPOINT_SECONDS", "0");
     command
@@ -225,5 +232,50 @@ fn mistakes_are_named() {
         (["train.preset=deepmind", "train.epochs=10"], ["train.warmup_epochs", "10"]),
     ] {
         refused(&["--set", settings[0], "--set", settings[1]], &words);
+    }
+}
+
+/// Peak memory of a training of WRN-10-4 on one batch, in bytes, and what `--memory` counts.
+fn peak(batch: u64, extra: &[&str]) -> (f64, f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = |command: &mut Command| {
+        command.args(["--arch", "wrn-10-4-swish", "--set", "train.attack_steps=1"]);
+        for (name, value) in [("data.resolution", 32), ("train.epochs", 1), ("train.validation", 0)]
+        {
+            command.arg("--set").arg(format!("{name}={value}"));
+        }
+        for name in ["data.train.count", "train.batch"] {
+            command.arg("--set").arg(format!("{name}={batch}"));
+        }
+        command.args(extra);
+    };
+    let mut counting = bare(folder.path());
+    arguments(&mut counting);
+    let said = text(&counting.arg("--memory").output().unwrap().stdout);
+    let words: Vec<_> = said.split_whitespace().collect();
+    let counted = words.windows(3).rfind(|words| words[1..] == ["GB", "in"]).expect(&said)[0];
+    let mut training = bare(folder.path());
+    arguments(&mut training);
+    let mut child = training.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut most = 0.0f64;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+        most = most.max(kibibytes.unwrap_or(0.0) * 1024.0);
+        sleep(Duration::from_millis(10));
+    }
+    assert!(child.wait().unwrap().success());
+    (most, counted.parse::<f64>().unwrap() * 1e9)
+}
+
+#[test]
+fn memory_grows_with_the_batch_as_it_is_counted() {
+    for extra in [&[][..], &["--set", "train.checkpointing=true"]] {
+        let ((small, counted_small), (large, counted_large)) = (peak(96, extra), peak(224, extra));
+        let (grown, counted) = (large - small, counted_large - counted_small);
+        println!("{extra:?}: {:.0} MB for {:.0} MB counted", grown / 1e6, counted / 1e6);
+        assert!((0.75..1.3).contains(&(grown / counted)), "{extra:?}: {grown} for {counted}");
+        assert!(large > counted_large, "what is counted is there");
     }
 }

@@ -13,6 +13,10 @@ pub struct Part {
 
 /// The parts of the memory that training by `spec` takes on a device at its peak, for wide
 /// residual networks; nothing for others. libtorch's own 1 to 2 GB come on top.
+///
+/// Measured on a CPU, where nothing but tensors grows with the batch: WRN-10-4 takes 864 MB more for
+/// 256 images than for 128 (870 counted), with checkpointing 386 MB (400 counted). Where tensors
+/// are smaller than 32 MB, the allocator keeps up to half as much again. A test holds us to it.
 pub fn parts(spec: &TrainSpec) -> Option<Vec<Part>> {
     let shapes = Shapes::of(&spec.network.arch, spec.data.resolution, spec.network.classes)?;
     let (size, views) = (kind_bytes(spec.precision), if spec.consistency > 0.0 { 2 } else { 1 });
