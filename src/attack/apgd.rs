@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Break, Kind as Attack,
-    apgd_step::{direction, starting_point},
+    apgd_step::{by_slices, direction, starting_point},
     geometry::{flat, norm, replace_rows, support},
     host,
     loss::Loss,
@@ -207,7 +207,7 @@ impl Ascent {
             let Slope { logits, loss, gradient } = trial.slope(&self.rows, &self.at, &self.loss)?;
             self.gradient = direction(trial, gradient);
             let fooled = logits.argmax(1, false).ne_tensor(&self.labels);
-            self.improve(&loss, trial.host());
+            self.improve(&loss, by_slices(trial));
             since += 1;
             let checkpoint = since == window;
             // Before the checkpoint, which may move `at` back to the best point.

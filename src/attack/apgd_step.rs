@@ -21,6 +21,12 @@ pub(super) fn direction(trial: &Trial, mut gradient: Tensor) -> Tensor {
     if trial.spec.norm == Norm::Linf && !trial.host() { gradient.sign_() } else { gradient }
 }
 
+/// Whether steps run over plain slices. Not yet in L1: the slice form is as strong on networks, but
+/// on a linear model it missed an example that the tensor form breaks.
+pub(super) fn by_slices(trial: &Trial) -> bool {
+    trial.host() && trial.spec.norm != Norm::L1
+}
+
 impl Ascent {
     /// Moves on by one step; the point left becomes the previous one.
     ///
@@ -30,7 +36,7 @@ impl Ascent {
     pub(super) fn step(&mut self, trial: &Trial, stage: &Stage, iteration: u64) -> Result<()> {
         let bounds = trial.spec.bounds;
         let inertia = if iteration == 0 { 1.0 } else { 0.75 };
-        if trial.host() {
+        if by_slices(trial) {
             return self.stride(trial, stage, inertia);
         }
         let step = per_row(&self.pace.step);
