@@ -29,7 +29,7 @@ axes:
 sampler: {steps: 2}
 reference:
   - {cell: {generated.count: 20, threat: linf}, robust: 50, source: nowhere}
-report: {title: Tiny, rows: generated.count, fid: filters}
+report: {title: Tiny, rows: generated.count}
 ";
 
 struct Place {

@@ -230,7 +230,8 @@ fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn sheet(set: &Dataset) -> image::RgbImage {
+/// The first images of the first classes, a class to a line.
+pub(super) fn sheet(set: &Dataset) -> image::RgbImage {
     const GAP: usize = 2;
     let (height, width) = set.size;
     let lines = set.classes.len().clamp(1, LINES);

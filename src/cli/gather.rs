@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde::Deserialize;
 
 use crate::{
-    cli::{distance::Distances, sheets},
+    cli::sheets,
+    diffusion::quality::Quality,
     digest::JobId,
     error::{AtPath, Error, Result},
     evaluate::Evaluation,
@@ -53,14 +54,12 @@ pub fn input(plan: &Plan, store: &Store, command: String) -> Result<Input> {
 /// # Errors
 /// As [`input`].
 pub fn rows(plan: &Plan, store: &Store) -> Result<Vec<Row>> {
-    let distances = Distances::of(plan, store)?;
     let mut rows = Vec::new();
     for (at, cell) in plan.cells.iter().enumerate() {
         for evaluation in &cell.evaluations {
             if let Lookup::Hit(artifact) = store.lookup(&evaluation.job) {
                 let mut row = row(plan, cell, evaluation, &artifact, store)?;
                 row.reference = reference(plan, at, evaluation);
-                row.fid = distances.known(cell);
                 rows.push(row);
             }
         }
@@ -156,6 +155,7 @@ fn row(
     if !axes.iter().any(|(path, _)| path == "threat") {
         axes.push(("threat".to_owned(), evaluation.name.clone()));
     }
+    let quality = quality(cell, store)?;
     Ok(Row {
         suite: plan.suite.clone(),
         cell: cell.title(),
@@ -180,13 +180,22 @@ fn row(
             .collect(),
         train_seconds: seconds(&cell.train),
         generate_seconds: generates.then(|| cell.generated.iter().filter_map(seconds).sum()),
-        fid: None,
+        fid: quality.as_ref().map(|quality| quality.fid),
+        fid_published: quality.is_some_and(|quality| quality.published),
         generate_job: cell.generated.first().map(ToString::to_string),
         train_job: Some(cell.train.to_string()),
         evaluate_job: evaluation.job.to_string(),
         warnings: result.warnings,
         reference: None,
     })
+}
+
+/// What was found about the generated images of a cell.
+fn quality(cell: &Cell, store: &Store) -> Result<Option<Quality>> {
+    match cell.quality.as_ref().map(|id| store.lookup(id)) {
+        Some(Lookup::Hit(artifact)) => Quality::read(&artifact.file("quality.json")).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn sampler_steps(plan: &Plan, cell: &Cell) -> Option<u64> {

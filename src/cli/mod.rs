@@ -9,7 +9,6 @@ pub mod compare;
 pub mod convert;
 pub mod data;
 mod data_list;
-mod distance;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
@@ -24,6 +23,7 @@ pub mod leaderboard;
 pub mod library;
 pub mod ours;
 pub mod plan;
+pub mod quality;
 pub mod report;
 pub mod run;
 pub mod schema;
@@ -77,6 +77,7 @@ enum Command {
     Generate(generate::Args),
     Collect(collect::Args),
     Fid(fid::Args),
+    Quality(quality::Args),
     Fit(fit::Args),
     /// Writes a shell's completion script.
     Completions {
@@ -152,6 +153,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Generate(args) => generate::run(&args),
         Command::Collect(args) => collect::run(&args),
         Command::Fid(args) => fid::run(&args),
+        Command::Quality(args) => quality::run(&args),
         Command::Fit(args) => fit::run(&args),
         other => unreachable!("{other:?} runs at once"),
     };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::{distance::Distances, gather, plan::Which, terminal},
+    cli::{gather, plan::Which, terminal},
     error::Result,
     plan::Plan,
     report::{self, table},
@@ -12,8 +12,7 @@ use crate::{
 
 /// Writes the report of a suite again, from what the store holds.
 ///
-/// It computes nothing, except FID where the suite's `report:` section asks for it (`fid: filters`
-/// or an Inception network's file): that is measured once and kept in the store.
+/// It computes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -52,7 +51,6 @@ pub fn folder(given: Option<&Path>, plan: &Plan) -> PathBuf {
 /// # Errors
 /// As [`gather::input`]; if a file cannot be written.
 pub fn write(plan: &Plan, store: &Store, folder: &Path) -> Result<String> {
-    Distances::of(plan, store)?.measure(&|what| eprintln!("{what}"))?;
     let command: Vec<_> = std::env::args().skip(1).collect();
     let input = gather::input(plan, store, format!("gauntlet {}", command.join(" ")))?;
     let written = report::write(&input, folder)?;

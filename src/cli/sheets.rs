@@ -6,10 +6,11 @@ use tch::{Kind, Tensor};
 
 use crate::{
     data::{self, Dataset, spec::Source},
+    diffusion::quality::Quality,
     digest::JobId,
     error::{Error, Result},
     leaderboard::Row,
-    plan::{Job, Plan, Work},
+    plan::{Job, Plan, Role, Work},
     report::{Grid, GridImage, table::ranked},
     store::{Lookup, Store},
     threat::Norm,
@@ -66,7 +67,59 @@ pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<Stri
         );
         grids.push(grid(&set, title, caption));
     }
+    for job in &plan.jobs {
+        grids.extend(twins(job, store)?);
+    }
     Ok((grids, names))
+}
+
+/// The generated images that are most like a training image, each beside it.
+fn twins(job: &Job, store: &Store) -> Result<Option<Grid>> {
+    let (Work::Quality(spec), Lookup::Hit(artifact)) = (&job.work, store.lookup(&job.id)) else {
+        return Ok(None);
+    };
+    let found = Quality::read(&artifact.file("quality.json"))?;
+    let [copies, _, usual] = &found.duplicates[..] else { return Ok(None) };
+    let real = load(&spec.train, &job.roots)?;
+    let mut parts = Vec::new();
+    if let Some(set) = &job.set {
+        parts.push(set.open(&real.classes, spec.images)?);
+    }
+    for input in job.inputs.iter().filter(|input| input.role == Role::Generated) {
+        let Lookup::Hit(artifact) = store.lookup(&input.id) else { return Ok(None) };
+        let path = artifact.file("images.npz");
+        parts.push(data::generated::read(&path, "generated", &real.classes)?);
+    }
+    let mut images = Vec::new();
+    for twin in &copies.closest {
+        let mut own = twin.image;
+        let part = parts.iter().find(|part| {
+            let here = own < part.len();
+            own -= if here { 0 } else { part.len() };
+            here
+        });
+        let Some(part) = part else { return Ok(None) };
+        let turned = if twin.mirrored { ", mirrored" } else { "" };
+        let generated = GridImage { label: format!("image {}", twin.image), ..image(part, own) };
+        let nearest = format!("training {}{turned}", twin.nearest);
+        images.extend([generated, GridImage { label: nearest, ..image(&real, twin.nearest) }]);
+    }
+    let share = |suspects: u64, images: u64| 100.0 * suspects as f64 / images.max(1) as f64;
+    Ok(Some(Grid {
+        title: "Generated images nearest to a training image".to_owned(),
+        caption: format!(
+            "Near duplicates (less than half as far as the fifty nearest are on average, Carlini \
+             et al. 2023): {} of {} generated images among the training images, {:.2}%; of the \
+             test images {:.2}%. Job {}.",
+            copies.suspects,
+            copies.images,
+            share(copies.suspects, copies.images),
+            share(usual.suspects, usual.images),
+            job.id.short()
+        ),
+        columns: 6,
+        images,
+    }))
 }
 
 fn load(source: &Source, roots: &[std::path::PathBuf]) -> Result<Dataset> {

@@ -1,8 +1,13 @@
 //! The Fréchet distance between two sets of features (Heusel et al. 2017).
 
+use std::path::Path;
+
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    formats::npz,
+};
 
 /// Running mean and covariance of features: a set is never held whole.
 #[derive(Debug)]
@@ -68,6 +73,12 @@ pub struct Moments {
     pub covariance: Tensor,
 }
 
+impl Clone for Moments {
+    fn clone(&self) -> Self {
+        Self { mean: self.mean.copy(), covariance: self.covariance.copy() }
+    }
+}
+
 impl Moments {
     /// Of features `[n,d]`.
     ///
@@ -77,6 +88,72 @@ impl Moments {
         let mut statistics = Statistics::new(features.size()[1]);
         statistics.push(features);
         statistics.finish()
+    }
+
+    /// Whether the `.npz` file at `path` holds moments (`mu`, `sigma`), as published reference
+    /// statistics do, and not images.
+    pub fn are_in(path: &Path) -> bool {
+        path.extension().is_some_and(|extension| extension == "npz")
+            && npz::read(path).is_ok_and(|arrays| arrays.iter().any(|(name, _)| name == "mu"))
+    }
+
+    /// Reads `mu` `[d]` and `sigma` `[d,d]`.
+    ///
+    /// # Errors
+    /// If the file does not hold them.
+    pub fn read(path: &Path) -> Result<Self> {
+        let arrays = npz::read(path)?;
+        let array = |name: &str| {
+            arrays.iter().find(|(own, _)| own == name).map(|(_, array)| array).ok_or_else(|| {
+                Error::in_file(path, format!("holds no `{name}`: expected `mu` [d], `sigma` [d,d]"))
+            })
+        };
+        let (mu, sigma) = (array("mu")?, array("sigma")?);
+        let width = mu.len();
+        if mu.shape() != [width] || sigma.shape() != [width, width] || width == 0 {
+            return Err(Error::in_file(
+                path,
+                format!(
+                    "mu is {:?} and sigma {:?}; expected [d] and [d,d]",
+                    mu.shape(),
+                    sigma.shape()
+                ),
+            ));
+        }
+        let covariance = Tensor::from_slice(&sigma.to_f64()).view([width as i64, width as i64]);
+        let mean = Tensor::from_slice(&mu.to_f64());
+        if (mean.isfinite().all() * covariance.isfinite().all()).int64_value(&[]) != 1 {
+            return Err(Error::in_file(path, "holds numbers that are not finite"));
+        }
+        Ok(Self { mean, covariance })
+    }
+
+    /// Writes `mu` and `sigma`, as the published reference statistics have them.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let values = |tensor: &Tensor| -> Vec<f64> {
+            tensor.contiguous().view([-1]).try_into().expect("Double on the CPU")
+        };
+        let width = self.mean.size()[0] as usize;
+        let (mu, sigma) = (values(&self.mean), values(&self.covariance));
+        npz::write_reals(path, &[("mu", &[width], &mu), ("sigma", &[width, width], &sigma)])
+    }
+
+    /// Refuses moments of other features than these.
+    ///
+    /// # Errors
+    /// If the widths differ.
+    pub fn like(&self, other: &Self) -> Result<()> {
+        let (own, theirs) = (self.mean.size()[0], other.mean.size()[0]);
+        if own == theirs {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "statistics of {own} and of {theirs} features: both must come from one network (the \
+             published ones have 2048, of the Inception network)"
+        )))
     }
 }
 
@@ -134,5 +211,22 @@ mod tests {
                 < 1e-8
         );
         assert!(Statistics::new(3).finish().is_err());
+    }
+
+    #[test]
+    fn moments_come_back_from_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reference.npz");
+        let features = Tensor::from_slice(&[0.0, 1.0, 2.0, 5.0, 4.0, 3.5]).view([3, 2]);
+        let moments = Moments::of(&features).unwrap();
+        moments.write(&path).unwrap();
+        assert!(Moments::are_in(&path));
+        let again = Moments::read(&path).unwrap();
+        assert_eq!((&again.mean, &again.covariance), (&moments.mean, &moments.covariance));
+        assert!(again.like(&Moments::of(&Tensor::eye(3, tch::kind::DOUBLE_CPU)).unwrap()).is_err());
+        npz::write_reals(&path, &[("mu", &[2], &[0.0, 1.0]), ("sigma", &[2], &[1.0, 1.0])])
+            .unwrap();
+        let message = Moments::read(&path).unwrap_err().to_string();
+        assert!(message.contains("expected [d] and [d,d]"), "{message}");
     }
 }

@@ -1,5 +1,5 @@
 //! Quality by nearest neighbours: precision and recall (Kynkäänniemi et al. 2019), density and
-//! coverage (Naeem et al. 2020), and near duplicates.
+//! coverage (Naeem et al. 2020).
 
 use tch::{Kind, Tensor};
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const ROWS: i64 = 1024;
 
 /// How well generated features cover real ones, and the other way round.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Coverage {
     /// Share of generated features inside some real feature's ball.
     pub precision: f64,
@@ -68,36 +68,6 @@ fn radii(features: &Tensor, k: i64) -> Tensor {
     Tensor::cat(&radii, 0)
 }
 
-/// A generated image and the real one that is nearest to it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Match {
-    /// Index of the generated image.
-    pub generated: usize,
-    /// Index of the nearest real image.
-    pub real: usize,
-    /// Euclidean distance of their features.
-    pub distance: f64,
-}
-
-/// The nearest real feature of every generated one, closest pairs first. `real` `[n,d]` and
-/// `generated` `[m,d]` of one float kind; pixels are features, too.
-pub fn nearest(real: &Tensor, generated: &Tensor) -> Vec<Match> {
-    let mut found = Vec::new();
-    for rows in generated.split(ROWS, 0) {
-        // Exact differences (mode 2): the product form loses what near duplicates consist of.
-        let (distances, indices) = Tensor::cdist(&rows, real, 2.0, 2).min_dim(1, false);
-        let distances: Vec<f64> =
-            distances.to_kind(Kind::Double).try_into().expect("one row of distances");
-        let indices: Vec<i64> = indices.try_into().expect("one row of indices");
-        let start = found.len();
-        found.extend(distances.iter().zip(indices).enumerate().map(|(row, (&distance, real))| {
-            Match { generated: start + row, real: real as usize, distance }
-        }));
-    }
-    found.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.generated.cmp(&b.generated)));
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,15 +90,5 @@ mod tests {
         // 0, 1 and 3 lie in generated balls, 10 does not.
         assert_eq!(seen.recall, 0.75);
         assert!(coverage(&real, &generated, 4).is_err());
-    }
-
-    #[test]
-    fn copies_are_found_first() {
-        let real = line(&[0.0, 1.0, 3.0]);
-        let found = nearest(&real, &line(&[2.6, 1.0, 9.0]));
-        let pairs: Vec<_> = found.iter().map(|m| (m.generated, m.real)).collect();
-        assert_eq!(pairs, [(1, 1), (0, 2), (2, 2)]);
-        assert_eq!(found[0].distance, 0.0);
-        assert!((found[1].distance - 0.4).abs() < 1e-12);
     }
 }

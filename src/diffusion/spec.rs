@@ -101,3 +101,23 @@ pub struct LabelSpec {
     /// The data set whose head and normalisation it has.
     pub dataset: String,
 }
+
+/// How a generated set is judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QualitySpec {
+    /// Real images that the set should look like.
+    pub train: Source,
+    /// Real images that nobody has learned from.
+    pub test: Source,
+    /// BLAKE3 of the Inception network's file; `None` for fixed random filters.
+    pub inception: Option<String>,
+    /// BLAKE3 of the file of statistics of real images; `None` where they are computed.
+    pub reference: Option<String>,
+    /// How many generated images are looked at, the first ones of the set.
+    pub images: u64,
+    /// Nearest neighbours that make a ball, of precision, recall, density and coverage.
+    pub neighbours: u64,
+    /// Whether near duplicates of real images are sought.
+    pub duplicates: bool,
+}

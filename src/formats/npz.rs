@@ -67,6 +67,27 @@ pub fn write_images(
     write_atomically(path, |file| write_stored(file, &entries))
 }
 
+/// Writes arrays of float64 by name and shape. Atomic.
+///
+/// # Errors
+/// If shapes and values do not agree, or the file cannot be written.
+pub fn write_reals(path: &Path, arrays: &[(&str, &[usize], &[f64])]) -> Result<()> {
+    let mut entries = Vec::new();
+    for (name, shape, values) in arrays {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        if byte_count(Dtype::F64, shape)? != bytes.len() {
+            let message = format!("{name}: {} numbers do not fill {shape:?}", values.len());
+            return Err(Error::in_file(path, message));
+        }
+        entries.push((format!("{name}.npy"), npy::header(Dtype::F64, shape), bytes));
+    }
+    let entries: Vec<(&str, Vec<u8>, &[u8])> = entries
+        .iter()
+        .map(|(name, header, bytes)| (name.as_str(), header.clone(), bytes.as_slice()))
+        .collect();
+    write_atomically(path, |file| write_stored(file, &entries))
+}
+
 /// A zip archive of stored entries: each a name and its bytes in two parts.
 fn write_stored(
     file: &mut io::BufWriter<&File>,

@@ -331,6 +331,7 @@ pub(crate) mod tests {
             train_seconds: Some(100.0),
             generate_seconds: Some(50.0),
             fid: None,
+            fid_published: false,
             generate_job: None,
             train_job: Some("a".repeat(32)),
             evaluate_job: "b".repeat(32),

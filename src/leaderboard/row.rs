@@ -54,6 +54,10 @@ pub struct Row {
     pub generate_seconds: Option<f64>,
     /// Fréchet inception distance of the generated images, where measured.
     pub fid: Option<f64>,
+    /// Whether that distance is by the Inception network, as published ones are, and not by fixed
+    /// random filters.
+    #[serde(default)]
+    pub fid_published: bool,
     /// Job that made the generated images.
     pub generate_job: Option<String>,
     /// Job that trained the classifier.

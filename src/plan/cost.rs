@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    diffusion::spec::{FitSpec, GenerateSpec},
+    diffusion::spec::{FitSpec, GenerateSpec, QualitySpec},
     evaluate::spec::{AttackName, EvaluateSpec},
     net::spec::{ClassifierSpec, DenoiserSpec},
     plan::Stage,
@@ -111,6 +111,15 @@ impl Estimate {
     /// Labels by a classifier that is taken for a WRN-28-10.
     pub(super) fn label(images: u64, resolution: u64) -> Self {
         Self::new(5.2e9 * images as f64, images * (3 * resolution * resolution + 20))
+    }
+
+    /// Judging `spec.images` images beside `real` ones: features, and all pairs at 16 pixels.
+    pub(super) fn quality(spec: &QualitySpec, real: u64) -> Self {
+        let images = spec.images as f64;
+        let seen = images + if spec.reference.is_some() { 0.0 } else { real as f64 };
+        let features = if spec.inception.is_some() { 5.7e9 } else { 12e6 } * seen;
+        let pairs = if spec.duplicates { 4.0 * 768.0 * images * real as f64 } else { 0.0 };
+        Self::new(features + pairs, 8192)
     }
 
     /// Training of a classifier on `images` real images an epoch.

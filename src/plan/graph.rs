@@ -24,7 +24,6 @@ use crate::{
         Suite,
         axes::Draft,
         problem::{self, Problem},
-        report::Layout,
         settings::Settings,
         table::FIELDS,
     },
@@ -41,7 +40,6 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
     let mut graph = Graph::new(suite, roots, surveyor);
     let drafts = suite.axes.cells();
     let reference = references::resolve(suite, &drafts, &mut graph.problems);
-    let report = report(suite, surveyor, &mut graph.problems);
     let needs: Vec<Option<Need>> = drafts.iter().map(|draft| graph.need(draft)).collect();
     if !graph.problems.is_empty() {
         return Err(problem::error(&suite.files, graph.problems));
@@ -57,23 +55,10 @@ pub fn resolve(suite: &Suite, roots: &[PathBuf], surveyor: &dyn Surveyor) -> Res
         axes: axes(suite),
         cells,
         jobs: graph.jobs,
-        report,
+        report: suite.report.clone(),
         reference,
         ci: suite.ci,
     })
-}
-
-/// The layout of the report, with the file that it names found.
-fn report(suite: &Suite, surveyor: &dyn Surveyor, problems: &mut Vec<Problem>) -> Layout {
-    let mut report = suite.report.clone();
-    if let Some((path, at)) = suite.report.network() {
-        let file = absolute(&suite.folder.join(path));
-        if let Err(error) = surveyor.hash(&file) {
-            problems.push(Problem::new(at, "report.fid", error.to_string()));
-        }
-        report.fid = Some(file.to_string_lossy().into_owned());
-    }
-    report
 }
 
 /// Settings and training of every cell, for those who ask why.
@@ -282,7 +267,7 @@ impl<'a> Graph<'a> {
 
     fn cell(&mut self, index: usize, draft: &Draft, need: &Need) -> Cell {
         let (mut denoiser, mut shards) = (None, Vec::new());
-        let mut train_identity = json!(null);
+        let (mut train_identity, mut quality) = (json!(null), None);
         if let Some(generated) = &need.generated {
             (denoiser, shards) = self.generated_jobs(index, need, generated);
             train_identity = json!({ "set": generated.identity, "count": generated.count });
@@ -291,6 +276,7 @@ impl<'a> Graph<'a> {
                 train_identity = json!({ "set": label, "count": generated.count });
                 shards = vec![label];
             }
+            quality = self.quality_job(index, need, generated, &shards);
         }
         let survey = &need.train.1;
         let spec = need.spec.clone();
@@ -315,7 +301,15 @@ impl<'a> Graph<'a> {
         };
         let evaluations = need.evaluations.iter().map(evaluation).collect();
         let values = values(self.suite, draft, &need.settings);
-        Cell { label: draft.label.clone(), values, denoiser, generated: shards, train, evaluations }
+        Cell {
+            label: draft.label.clone(),
+            values,
+            denoiser,
+            generated: shards,
+            quality,
+            train,
+            evaluations,
+        }
     }
 
     /// Adds `job` unless it is there, and notes that the cell at `index` needs it.

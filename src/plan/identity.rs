@@ -18,6 +18,7 @@ pub(super) fn identity(work: &Work, inputs: &serde_json::Value) -> JobId {
         Work::Fit(spec) => json!(spec),
         Work::Generate(spec) => json!(spec),
         Work::Label(spec) => json!(spec),
+        Work::Quality(spec) => json!(spec),
         Work::Train(spec) => json!(spec),
         Work::Evaluate(spec) => match spec.mode {
             EvalMode::Strict => {

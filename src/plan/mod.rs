@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     data::{reference::Reference, spec::Source},
-    diffusion::spec::{FitSpec, GenerateSpec, LabelSpec},
+    diffusion::spec::{FitSpec, GenerateSpec, LabelSpec, QualitySpec},
     digest::JobId,
     error::Result,
     evaluate::spec::EvaluateSpec,
@@ -47,6 +47,8 @@ pub enum Stage {
     Generate,
     /// Labels a generated set and keeps the best of it.
     Label,
+    /// Judges a generated set.
+    Quality,
     /// Trains a classifier.
     Train,
     /// Attacks a classifier.
@@ -55,8 +57,15 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 6] =
-        [Self::Import, Self::Fit, Self::Generate, Self::Label, Self::Train, Self::Evaluate];
+    pub const ALL: [Self; 7] = [
+        Self::Import,
+        Self::Fit,
+        Self::Generate,
+        Self::Label,
+        Self::Quality,
+        Self::Train,
+        Self::Evaluate,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -65,6 +74,7 @@ impl Stage {
             Self::Fit => "fit",
             Self::Generate => "generate",
             Self::Label => "label",
+            Self::Quality => "quality",
             Self::Train => "train",
             Self::Evaluate => "evaluate",
         }
@@ -74,7 +84,12 @@ impl Stage {
     /// so that old results are not taken for new ones.
     pub fn revision(self) -> u32 {
         match self {
-            Self::Import | Self::Fit | Self::Generate | Self::Label | Self::Evaluate => 1,
+            Self::Import
+            | Self::Fit
+            | Self::Generate
+            | Self::Label
+            | Self::Quality
+            | Self::Evaluate => 1,
             // 2: where images lie class by class, those held out are spread over the classes;
             // rotations round as Pillow's do.
             Self::Train => 2,
@@ -108,6 +123,8 @@ pub enum Work {
     Generate(GenerateSpec),
     /// Labels and selects images.
     Label(LabelSpec),
+    /// Judges images.
+    Quality(QualitySpec),
     /// Trains a classifier.
     Train(TrainSpec),
     /// Attacks a classifier.
@@ -122,6 +139,7 @@ impl Work {
             Self::Fit(_) => Stage::Fit,
             Self::Generate(_) => Stage::Generate,
             Self::Label(_) => Stage::Label,
+            Self::Quality(_) => Stage::Quality,
             Self::Train(_) => Stage::Train,
             Self::Evaluate(_) => Stage::Evaluate,
         }
@@ -146,6 +164,7 @@ impl Work {
                 Some(count) => format!("label, keep {count} images"),
                 None => "label images".to_owned(),
             },
+            Self::Quality(spec) => format!("judge {} generated images", spec.images),
             Self::Train(spec) => {
                 let threat = spec.threat.map(|threat| format!(" {threat}")).unwrap_or_default();
                 let generated = match spec.generated {
@@ -173,6 +192,10 @@ pub enum Role {
     Classifier,
     /// The classifier that labels.
     Labeller,
+    /// The Inception network whose features judge a set.
+    Inception,
+    /// Statistics of real images.
+    Reference,
 }
 
 impl Role {
@@ -183,6 +206,8 @@ impl Role {
             Self::Generated => "generated",
             Self::Classifier => "classifier",
             Self::Labeller => "labeller",
+            Self::Inception => "inception",
+            Self::Reference => "reference",
         }
     }
 }
@@ -252,6 +277,9 @@ pub struct Cell {
     pub denoiser: Option<JobId>,
     /// The parts of the generated set, in order.
     pub generated: Vec<JobId>,
+    /// The job that judges it, unless none is wanted.
+    #[serde(default)]
+    pub quality: Option<JobId>,
     /// The classifier's job.
     pub train: JobId,
     /// Its evaluations.

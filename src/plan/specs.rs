@@ -5,7 +5,7 @@ use crate::{
     data::spec::{Source, Split},
     diffusion::spec::{
         Applies, Discretization, FitSpec, GenerateSpec, LabelBy, LabelSpec, Policy, PolicyKind,
-        SamplerSpec, Solver, Variance,
+        QualitySpec, SamplerSpec, Solver, Variance,
     },
     evaluate::spec::{AttackName, AttackSpec, EvaluateSpec, published, resolve_suite},
     net::spec::{ClassifierSpec, DenoiserSpec},
@@ -191,6 +191,28 @@ pub(super) fn trains_labeller(settings: &Settings) -> bool {
 pub(super) fn labeller(settings: &Settings, data: Source, classes: i64) -> TrainSpec {
     let spec = training(settings, data, classes, None, (Loss::Standard, 0));
     TrainSpec { seed: 0, ..spec }
+}
+
+/// How a set of `count` images is judged; `None` where it is not.
+pub(super) fn quality(
+    settings: &Settings,
+    (train, test): (Source, Source),
+    count: u64,
+    [inception, reference]: [Option<String>; 2],
+) -> Option<QualitySpec> {
+    let images = settings.count("quality.images").min(count);
+    // Fewer have no neighbours to speak of.
+    let neighbours = settings.count("quality.neighbours");
+    let duplicates = settings.flag("quality.duplicates");
+    (images > neighbours).then_some(QualitySpec {
+        train,
+        test,
+        inception,
+        reference,
+        images,
+        neighbours,
+        duplicates,
+    })
 }
 
 /// The whole generated set from image 0; shards are cut from it later. `real` are the images that

@@ -36,6 +36,8 @@ pub(super) struct Generated {
     pub(super) count: u64,
     /// How they are labelled and selected, and by which classifier, imported or trained.
     pub(super) label: Option<(LabelSpec, Option<Work>)>,
+    /// Files by which they are judged: the Inception network, statistics of real images.
+    pub(super) judges: Vec<(Role, Work)>,
 }
 
 impl Graph<'_> {
@@ -57,6 +59,15 @@ impl Graph<'_> {
             None => None,
         };
         let label = specs::label(settings, dataset, classes).map(|spec| (spec, labeller));
+        let mut judges = Vec::new();
+        for (key, role, name) in [
+            ("quality.inception", Role::Inception, "inception.pt"),
+            ("quality.reference", Role::Reference, "reference.npz"),
+        ] {
+            if settings.count("quality.images") > 0 && settings.text(key).is_some() {
+                judges.push((role, self.import(settings, key, name)?));
+            }
+        }
         if let Some(paths) = settings.paths("generated.file") {
             let set = self.reference(settings, &paths)?;
             let found = checks::set(settings, &set, (train.0.resolution, classes));
@@ -79,6 +90,7 @@ impl Graph<'_> {
                 drawn,
                 count,
                 label,
+                judges,
             });
         }
         let (origin, network) = self.denoiser(settings, train)?;
@@ -99,7 +111,7 @@ impl Graph<'_> {
         let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
         let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
         let (spec, reference) = (Some(spec), None);
-        Some(Generated { origin, source, spec, reference, identity, drawn, count, label })
+        Some(Generated { origin, source, spec, reference, identity, drawn, count, label, judges })
     }
 
     fn reference(&mut self, settings: &Settings, paths: &[&str]) -> Option<Reference> {
@@ -194,6 +206,51 @@ impl Graph<'_> {
             shards.push(self.add(index, need, Job { inputs, ..blank(id, work, estimate) }));
         }
         (Some(source), shards)
+    }
+
+    /// The job that judges the set which `parts` hold, its images counted from the first.
+    pub(super) fn quality_job(
+        &mut self,
+        index: usize,
+        need: &Need,
+        generated: &Generated,
+        parts: &[JobId],
+    ) -> Option<JobId> {
+        let labelled = generated.label.is_some();
+        // Cells that use more or fewer images of one set share one verdict.
+        let largest = if labelled { generated.count } else { self.largest[&generated.identity] };
+        let sources = (need.train.0.clone(), need.test.0.clone());
+        let hash = |wanted| {
+            let judge = generated.judges.iter().find(|(role, _)| *role == wanted);
+            judge.and_then(|(_, work)| match work {
+                Work::Import(spec) => Some(spec.blake3.clone()),
+                _ => None,
+            })
+        };
+        let hashes = [Role::Inception, Role::Reference].map(hash);
+        let spec = specs::quality(&need.settings, sources, largest, hashes)?;
+        let whole = labelled || generated.spec.is_none();
+        let size = need.settings.count("generated.shard");
+        let count = if whole { 1 } else { spec.images.div_ceil(size) };
+        let estimate = Estimate::quality(&spec, need.train.1.images);
+        // A cell that uses few images leaves the verdict to the one that has enough of them.
+        let parts: Vec<JobId> = parts.iter().take(count as usize).cloned().collect();
+        let set = if labelled { &parts[0] } else { &generated.identity };
+        let work = Work::Quality(spec);
+        let id = self.recent.identity(&work, Some(set));
+        if !whole && (parts.len() as u64) < count || self.note(index, &id) {
+            return Some(id);
+        }
+        let mut judges = Vec::new();
+        for (role, work) in &generated.judges {
+            let id = self.recent.identity(work, None);
+            let id = self.add(index, need, blank(id, work.clone(), Estimate::import()));
+            judges.push(Input { role: *role, id });
+        }
+        let inputs = parts.into_iter().map(|id| Input { role: Role::Generated, id });
+        let inputs = inputs.chain(judges).collect();
+        let set = generated.reference.clone().filter(|_| !labelled);
+        Some(self.add(index, need, Job { inputs, set, ..blank(id, work, estimate) }))
     }
 
     /// The job that labels and selects the images of `shards`.

@@ -155,8 +155,8 @@ fn files_can_stand_in_for_jobs() {
     let set =
         plan_with(HEAD, &["threat=l2", "generated.count=10", "generated.file=1m.npz"]).unwrap();
     assert_eq!(
-        set.jobs.iter().map(|job| job.stage).collect::<Vec<_>>()[..2],
-        [Stage::Import, Stage::Train]
+        set.jobs.iter().map(|job| job.stage).collect::<Vec<_>>()[..3],
+        [Stage::Import, Stage::Quality, Stage::Train]
     );
     // The set stays where it lies, and the training knows where; the id does not.
     let train = |sets: &[&str]| {
@@ -284,6 +284,7 @@ fn the_table_and_the_specs_name_the_same_fields() {
                 note("policy", &serde_json::to_value(&spec.policy).unwrap());
             }
             Work::Label(spec) => note("labels", &serde_json::to_value(spec).unwrap()),
+            Work::Quality(spec) => note("quality", &serde_json::to_value(spec).unwrap()),
             Work::Train(spec) => {
                 note("train", &serde_json::to_value(spec).unwrap());
                 note("train", &serde_json::to_value(&spec.network).unwrap());
@@ -307,6 +308,8 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "labels.classes",
         "labels.count",
         "labels.dataset",
+        "quality.train",
+        "quality.test",
         "train.data",
         "train.network",
         "train.dataset",

@@ -40,7 +40,7 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
         let cost = (Scale::Log, "cost", "cost: generate + train + evaluate (minutes)");
         figures.extend(relation(rows, cost, minutes));
     }
-    if input.layout.fid.as_deref() == Some("filters") {
+    if rows.iter().any(|row| row.fid.is_some() && !row.fid_published) {
         for figure in figures.iter_mut().filter(|figure| figure.name.contains("fid")) {
             figure.caption.push(' ');
             figure.caption.push_str(super::pivot::FILTERS);

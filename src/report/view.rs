@@ -27,7 +27,7 @@ pub fn tables(rows: &[Row], layout: &Layout) -> Result<Vec<Pivot>> {
         layout.rows.iter().filter(|name| varying.contains(name)).cloned().collect();
     let others = varying.into_iter().filter(|name| !is_seed(name) && !layout.rows.contains(name));
     names.extend(others);
-    let filters = layout.fid.as_deref() == Some("filters");
+    let filters = rows.iter().any(|row| row.fid.is_some() && !row.fid_published);
     let view = View { rows, names, values: &layout.values, filters };
     let mut tables = match &layout.columns {
         Some(across) if view.names.contains(across) => view.crossed(&groups, across),

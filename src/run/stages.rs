@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::{
     data::{Dataset, find, generated, reference::Reference, spec::Source},
-    diffusion,
+    diffusion::{self, features::Extractor, fid::Moments, quality::Judged, spec::QualitySpec},
     digest::hash_file,
     error::{AtPath, Error, Result},
     evaluate::{
@@ -75,6 +75,7 @@ impl Stages for Real {
                     labeller.as_deref().map(|labeller| (labeller as &dyn Classifier, device));
                 summary(&diffusion::label::run(spec, &parts, judge, work, out, progress)?)
             }
+            Work::Quality(spec) => quality(task, spec),
             Work::Train(spec) => {
                 let real = images(task, &spec.data)?;
                 let parts = generated_parts(task, &real.classes, Some(spec.generated))?;
@@ -164,6 +165,25 @@ fn generated_parts(
     inputs(task, Role::Generated)
         .map(|part| generated::read(&part.file("images.npz"), "generated", classes))
         .collect()
+}
+
+fn quality(task: &Task<'_>, spec: &QualitySpec) -> Result<Value> {
+    let (train, test) = (images(task, &spec.train)?, images(task, &spec.test)?);
+    let parts = generated_parts(task, &train.classes, Some(spec.images))?;
+    let file = |role, name| inputs(task, role).map(move |artifact| artifact.file(name)).next();
+    let extractor = match file(Role::Inception, "inception.pt") {
+        Some(path) => Extractor::inception(&path, task.device)?,
+        None => Extractor::filters(task.device),
+    };
+    let reference = file(Role::Reference, "reference.npz");
+    let reference = reference.map(|path| Moments::read(&path)).transpose()?;
+    let judged =
+        Judged { parts: &parts, train: &train, test: &test, reference: reference.as_ref() };
+    let found = diffusion::quality::judge(spec, &judged, &extractor, task.progress)?;
+    let path = task.out.join("quality.json");
+    let text = serde_json::to_string_pretty(&found).map_err(Error::input)?;
+    fs::write(&path, text).at(&path)?;
+    summary(&json!({ "fid": found.fid, "features": found.features, "images": found.images }))
 }
 
 /// The classifier that a training job left.

@@ -34,20 +34,16 @@ pub struct Layout {
     pub columns: Option<String>,
     /// Which accuracies tables show; empty for the usual.
     pub values: Vec<Quantity>,
-    /// How FID is measured: `filters`, or an Inception network's TorchScript file.
-    pub fid: Option<String>,
     /// Where axes are named: (key, axis, place).
     #[serde(skip)]
     pub(crate) places: Vec<(&'static str, String, Mark)>,
 }
 
 /// The keys of the section.
-pub const KEYS: [&str; 6] = ["title", "x", "rows", "columns", "values", "fid"];
+pub const KEYS: [&str; 5] = ["title", "x", "rows", "columns", "values"];
 
 /// The axis that every report has, whether the suite varies it or not.
 const THREAT: &str = "threat";
-/// The key of the file that planning looks at.
-const FID: &str = "report.fid";
 
 /// Reads the section.
 pub(super) fn read(node: &Node, reader: &mut Reader) -> Layout {
@@ -66,11 +62,6 @@ pub(super) fn read(node: &Node, reader: &mut Reader) -> Layout {
                 found.columns = axes.drain(..).next();
             }
             "values" => found.values = values(&entry.value, reader),
-            "fid" => {
-                let expected = "`filters` or the file of an Inception network";
-                found.fid = words(entry, expected, reader).map(|path| place(path, reader));
-                found.places.push((FID, String::new(), entry.value.at));
-            }
             other => {
                 let message = format!("unknown key: {}", suggestion(other, KEYS.into_iter()));
                 reader.problem(Some(entry.at), &format!("report.{other}"), message);
@@ -117,13 +108,6 @@ impl Layout {
         found
     }
 
-    /// The network that FID is measured with and where the suite names it.
-    pub fn network(&self) -> Option<(&str, Option<Mark>)> {
-        let path = self.fid.as_deref().filter(|path| *path != "filters")?;
-        let place = self.places.iter().find(|(key, ..)| *key == FID);
-        Some((path, place.map(|(_, _, at)| *at)))
-    }
-
     /// Axes that are named must be axes. What a base names may be fixed by the suite above it,
     /// and what the command line fixes is no mistake either.
     pub(super) fn check(&self, axes: &Axes, fixed: &[usize], reader: &mut Reader) {
@@ -133,7 +117,7 @@ impl Layout {
         known.push(THREAT);
         for (key, axis, at) in &self.places {
             let fixed = fixed.iter().any(|field| FIELDS[*field].path == axis);
-            if *key != FID && at.source == 0 && !fixed && !known.contains(&axis.as_str()) {
+            if at.source == 0 && !fixed && !known.contains(&axis.as_str()) {
                 let hint = suggestion(axis, known.iter().copied());
                 reader.problem(
                     Some(*at),
@@ -152,14 +136,6 @@ fn words(entry: &Entry, expected: &str, reader: &mut Reader) -> Option<String> {
         reader.problem(Some(entry.value.at), &format!("report.{}", entry.key), message);
     }
     text.map(str::to_owned)
-}
-
-/// A path in a base starts at its folder.
-fn place(path: String, reader: &Reader) -> String {
-    match &reader.folder {
-        Some(folder) if path != "filters" => folder.join(&path).to_string_lossy().into_owned(),
-        _ => path,
-    }
 }
 
 fn values(node: &Node, reader: &mut Reader) -> Vec<Quantity> {

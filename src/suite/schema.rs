@@ -247,7 +247,6 @@ fn report() -> Value {
             "columns": {"description": "the axis across the tables; threat models unless given", "type": "string"},
             "values": {"description": "accuracies that the tables show",
                 "anyOf": [quantity, {"type": "array", "items": quantity}]},
-            "fid": {"description": "`filters`, or an Inception network's TorchScript file: measures FID of the generated sets", "type": "string"},
         },
         "additionalProperties": false,
     })

@@ -105,6 +105,12 @@ fields! {
     "labels.confidence" Real(0.0, 1.0), Is("0"), "least probability that the classifier gives the label; other images are dropped";
     "labels.balance" Flag, Is("false"), "whether every class keeps the same number of images";
 
+    "quality.images" Count(0, 1_000_000), Is("10000"), "generated images, from the first, that are judged: Frechet distance, precision, recall, density, coverage, class balance, near duplicates; 0 for no judgement";
+    "quality.inception" Path, Absent("fixed random filters: distances compare sets here, not with published ones"), "the Inception network of published FIDs as TorchScript (inception-2015-12-05.pt)";
+    "quality.reference" Path, Absent("computed from the training images"), "statistics of real images (.npz with mu and sigma), as published for FID";
+    "quality.neighbours" Count(1, 100), Is("5"), "nearest neighbours that make a ball, of precision, recall, density and coverage";
+    "quality.duplicates" Flag, Is("true"), "whether near duplicates of training and test images are sought";
+
     "train.preset" Choice(&["dmat", "deepmind"]), Absent("dmat's numbers"), "a published recipe whose numbers hold where `train:` says nothing";
     "train.arch" Text, Is("wrn-28-10-swish"), "the classifier: wrn-DEPTH-WIDTH-swish, preact-resnet18, ...";
     "train.loss" Choice(&["standard", "pgd-at", "trades", "mart", "score"]), Is("trades"), "training objective";

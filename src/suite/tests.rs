@@ -173,13 +173,13 @@ fn references_and_thresholds_are_checked() {
 #[test]
 fn the_report_names_axes_that_exist() {
     let with = |more: &str, overrides: &[&str]| parse(&format!("{GOOD}{more}"), overrides);
-    let good = "report: {title: A, x: [sampler.steps, train.batch], rows: train.loss, columns: threat, values: [clean, robust], fid: filters}\n";
+    let good = "report: {title: A, x: [sampler.steps, train.batch], rows: train.loss, columns: threat, values: [clean, robust]}\n";
     let layout = with(good, &[]).unwrap().report;
     assert_eq!((layout.title.as_deref(), layout.columns.as_deref()), (Some("A"), Some("threat")));
     assert_eq!((layout.x.len(), layout.rows.as_slice()), (2, &["train.loss".to_owned()][..]));
     // What the command line fixes is no mistake of the suite.
     assert!(with("report: {x: sampler.steps}\n", &["sampler.steps=5"]).is_ok());
-    let bad = "report:\n  titel: A\n  x: [sampler.step, train.beta]\n  rows: threat\n  columns: threat\n  values: robst\n  fid: []\n";
+    let bad = "report:\n  titel: A\n  x: [sampler.step, train.beta]\n  rows: threat\n  columns: threat\n  values: robst\n";
     let error = with(bad, &[]).unwrap_err().to_string();
     for part in [
         "s.yaml:21:3: report.titel: unknown key: did you mean `title`?",
@@ -187,7 +187,6 @@ fn the_report_names_axes_that_exist() {
         "s.yaml:22:21: report.x: `train.beta` is no axis",
         "s.yaml:24:12: report.columns: `threat` already stands in `rows`",
         "report.values: `robst` is unknown",
-        "report.fid: a list of 0 does not fit",
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }
