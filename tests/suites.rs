@@ -19,7 +19,6 @@ denoiser: {channels: 8, channel_mult: [1], blocks: 1, attention: [], images: 40,
            ramp: 20, ema_half_life: 20, dropout: 0, augment: 0, flip: false}
 sampler: {steps: 1}
 generated: {batch: 10}
-quality: {images: 0}
 train: {arch: wrn-10-1-swish, epochs: 1, batch: 20, attack_steps: 1, validation: 8,
         validation_steps: 1}
 evaluate: {attacks: [apgd-ce], steps: 2, batch: 16}
@@ -27,6 +26,7 @@ axes:
   product:
     - generated.count: [{value: 0, label: none}, 20]
     - threat: [linf, l2]
+quality: {images: 0}
 ";
 const JOBS: u64 = 10;
 
