@@ -173,7 +173,7 @@ fn a_failure_is_told_and_the_others_go_on() {
     let place = Place::new();
     fs::write(place.path("junk.pt"), "no weights").unwrap();
     let suite = &SUITE[..SUITE.find("axes:").unwrap()];
-    let more = "threat: linf\ngenerated.count: 10\naxes: {product: [labels.classifier: [junk.pt, null]]}\n";
+    let more = "quality: {images: 0}\nthreat: linf\ngenerated.count: 10\naxes: {product: [labels.classifier: [junk.pt, null]]}\n";
     fs::write(place.path("bad.yaml"), format!("{suite}{more}")).unwrap();
     let run = ["run", "bad.yaml", "--device", "cpu", "--jobs", "1", "--json"];
     let output = place.run(&run);
