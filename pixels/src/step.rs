@@ -1,6 +1,6 @@
 //! One step of Auto-PGD for one image.
 
-use crate::{Walls, ball, clamp, length, select, signed};
+use crate::{Walls, ball, clamp, length, signed};
 
 /// The numbers of a step.
 #[derive(Debug, Clone, Copy)]
@@ -28,20 +28,6 @@ pub struct Image<'a> {
     pub gradient: &'a [f32],
 }
 
-/// Scratch for one image.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    delta: Vec<f32>,
-    bits: Vec<u32>,
-}
-
-impl Scratch {
-    fn delta(&mut self, count: usize) -> &mut [f32] {
-        self.delta.resize(count, 0.0);
-        &mut self.delta
-    }
-}
-
 /// In L-infinity.
 pub fn linf(image: Image, step: &Step) {
     let Step { size, inertia, epsilon, walls } = *step;
@@ -56,12 +42,12 @@ pub fn linf(image: Image, step: &Step) {
     }
 }
 
-/// In L2.
-pub fn l2(image: Image, step: &Step, scratch: &mut Scratch) {
+/// In L2; `delta` is scratch.
+pub fn l2(image: Image, step: &Step, delta: &mut Vec<f32>) {
     let Step { size, inertia, epsilon, walls } = *step;
     let Image { x, at, previous, gradient } = image;
     let rate = size / (length(gradient) + 1e-12);
-    let delta = scratch.delta(x.len());
+    delta.resize(x.len(), 0.0);
     for (delta, ((&x, &at), &gradient)) in delta.iter_mut().zip(x.iter().zip(at).zip(gradient)) {
         *delta = at + gradient * rate - x;
     }
@@ -76,20 +62,4 @@ pub fn l2(image: Image, step: &Step, scratch: &mut Scratch) {
     for (previous, (&x, &delta)) in previous.iter_mut().zip(x.iter().zip(&*delta)) {
         *previous = clamp(x + delta * pull, walls.low, walls.high);
     }
-}
-
-/// In L1: the `count` entries of largest gradient move by the same amount.
-pub fn l1(image: Image, step: &Step, count: usize, scratch: &mut Scratch) {
-    let Step { size, epsilon, walls, .. } = *step;
-    let Image { x, at, previous, gradient } = image;
-    let least = select::threshold(gradient, count, &mut scratch.bits);
-    let kept = |g: f32| if g.abs() >= least && g != 0.0 { 1.0 } else { 0.0 };
-    let each = size / (crate::sum(gradient, kept) + 1e-10);
-    let delta = scratch.delta(x.len());
-    for (delta, ((&x, &at), &gradient)) in delta.iter_mut().zip(x.iter().zip(at).zip(gradient)) {
-        let moved = if gradient.abs() >= least { signed(each, gradient) } else { 0.0 };
-        *delta = at + moved - x;
-    }
-    let lambda = ball::shrinkage(x, delta, epsilon, walls);
-    ball::shrink(x, delta, lambda, walls, previous);
 }

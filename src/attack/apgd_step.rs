@@ -21,8 +21,8 @@ pub(super) fn direction(trial: &Trial, mut gradient: Tensor) -> Tensor {
     if trial.spec.norm == Norm::Linf && !trial.host() { gradient.sign_() } else { gradient }
 }
 
-/// Whether steps run over plain slices. Not yet in L1: the slice form is as strong on networks, but
-/// on a linear model it missed an example that the tensor form breaks.
+/// Whether steps run over plain slices. Not in L1: a slice form was as strong on networks, but on a
+/// linear model it missed an example that the tensor form breaks.
 pub(super) fn by_slices(trial: &Trial) -> bool {
     trial.host() && trial.spec.norm != Norm::L1
 }
@@ -69,16 +69,8 @@ impl Ascent {
 
     /// The same over plain slices.
     fn stride(&mut self, trial: &Trial, stage: &Stage, inertia: f64) -> Result<()> {
-        let features = host::stride(&self.x);
-        let count = |density: f32| {
-            features - (((1.0 - density) * features as f32).max(0.0) as usize).min(features - 1)
-        };
-        let counts: Vec<usize> = match trial.spec.norm {
-            Norm::L1 => host::values(&self.pace.density).into_iter().map(count).collect(),
-            _ => Vec::new(),
-        };
         let sizes = host::values(&self.pace.step);
-        let stride = Stride { sizes: &sizes, counts: &counts, inertia, epsilon: stage.epsilon };
+        let stride = Stride { sizes: &sizes, inertia, epsilon: stage.epsilon };
         let images = (&self.x, &self.at, &self.gradient);
         let rows = std::mem::take(&mut self.better);
         let keep = Keep { rows: &rows, best: &mut self.best, gradient: &mut self.best_gradient };

@@ -59,8 +59,6 @@ impl Bounds {
 pub(crate) struct Stride<'a> {
     /// Step of each row.
     pub(crate) sizes: &'a [f32],
-    /// L1: how many entries of each row move.
-    pub(crate) counts: &'a [usize],
     pub(crate) inertia: f64,
     pub(crate) epsilon: f64,
 }
@@ -84,7 +82,7 @@ pub(crate) fn climb(
     let (each, walls) = (stride(x), trial.spec.bounds.walls());
     let (x, at, gradient) = (read(x), read(at), read(gradient));
     let (best, best_gradient) = (write(keep.best), write(keep.gradient));
-    let mut scratch = step::Scratch::default();
+    let mut scratch = Vec::new();
     for (row, previous) in write(previous).chunks_exact_mut(each).enumerate() {
         let place = row * each..(row + 1) * each;
         if keep.rows.get(row) == Some(&true) {
@@ -105,7 +103,7 @@ pub(crate) fn climb(
         match trial.spec.norm {
             Norm::Linf => step::linf(image, &step),
             Norm::L2 => step::l2(image, &step, &mut scratch),
-            Norm::L1 => step::l1(image, &step, stride_of.counts[row], &mut scratch),
+            Norm::L1 => unreachable!("L1 steps by tensors"),
         }
     }
     None
