@@ -3,14 +3,12 @@
 
 use std::{
     fs,
-    io::Cursor,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    cli::{bar::Bar, data_list},
+    cli::{bar::Bar, contact, data_list},
     data::{
-        Dataset,
         catalog::{self, ENTRIES, Entry, GENERATED},
         fetch::{self, Patience},
         find, locate,
@@ -22,7 +20,6 @@ use crate::{
         bytes::Bytes,
         in_file,
         shelf::{Shelf, is_archive},
-        write_atomically,
     },
 };
 
@@ -207,58 +204,20 @@ fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Images of one class on a sheet, and classes on it: a line for each class.
-const COLUMNS: usize = 16;
-const LINES: usize = 40;
-
 fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf]) -> Result<()> {
     let set = find::load(name, split, if name == "synthetic" { 32 } else { 0 }, roots)?;
     let mut counts = vec![0usize; set.classes.len()];
     set.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
-    let sheet = sheet(&set);
-    let mut png = Cursor::new(Vec::new());
-    sheet.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(out, e))?;
-    write_atomically(out, |file| std::io::Write::write_all(file, png.get_ref()))?;
+    contact::write(&contact::by_class(&set), out)?;
     let (height, width) = set.size;
     println!("{name}: {} images of {width}x{height} pixels, {} classes", set.len(), counts.len());
     for (label, (class, count)) in set.classes.iter().zip(&counts).enumerate() {
         println!("{label:>5}  {class:<32} {count:>9}");
     }
     println!("fingerprint {}", set.fingerprint());
-    let drawn = counts.len().min(LINES);
+    let drawn = counts.len().min(contact::LINES);
     println!("{}: the first images of the first {drawn} classes, a class to a line", out.display());
     Ok(())
-}
-
-/// The first images of the first classes, a class to a line.
-pub(super) fn sheet(set: &Dataset) -> image::RgbImage {
-    const GAP: usize = 2;
-    let (height, width) = set.size;
-    let lines = set.classes.len().clamp(1, LINES);
-    let mut sheet = image::RgbImage::from_pixel(
-        (COLUMNS * (width + GAP)) as u32,
-        (lines * (height + GAP)) as u32,
-        image::Rgb([255; 3]),
-    );
-    let mut drawn = vec![0; lines];
-    let mut chw = vec![0; set.image_bytes()];
-    for (index, &label) in set.labels.iter().enumerate() {
-        let line = usize::from(label);
-        if line >= lines || drawn[line] == COLUMNS {
-            continue;
-        }
-        set.copy_chw(index, &mut chw);
-        let (left, top) = (drawn[line] * (width + GAP), line * (height + GAP));
-        drawn[line] += 1;
-        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-            let pixel = [0, 1, 2].map(|channel| chw[(channel * height + y) * width + x]);
-            sheet.put_pixel((left + x) as u32, (top + y) as u32, image::Rgb(pixel));
-        }
-        if drawn.iter().all(|count| *count == COLUMNS) {
-            break;
-        }
-    }
-    sheet
 }
 
 fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<()> {

@@ -6,6 +6,7 @@ pub mod cells;
 pub mod check;
 pub mod collect;
 pub mod compare;
+mod contact;
 pub mod convert;
 pub mod data;
 mod data_list;

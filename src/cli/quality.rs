@@ -1,13 +1,9 @@
 //! `gauntlet quality`: everything about one generated set.
 
-use std::{
-    fs,
-    io::Cursor,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use crate::{
-    cli::{bar::Bar, data::sheet, fid::extractor},
+    cli::{bar::Bar, contact, fid::extractor},
     data::{Dataset, find, generated, spec::Split},
     device,
     diffusion::{
@@ -109,9 +105,10 @@ pub fn run(args: &Args) -> Result<()> {
         write_atomically(&folder.join("quality.json"), |file| {
             std::io::Write::write_all(file, text.as_bytes())
         })?;
-        picture(&sheet(&parts[0]), &folder.join("samples.png"))?;
+        contact::write(&contact::by_class(&parts[0]), &folder.join("samples.png"))?;
         if let Some(copies) = found.duplicates.first() {
-            picture(&pairs(&parts[0], &train, &copies.closest), &folder.join("duplicates.png"))?;
+            let pairs = pairs(&parts[0], &train, &copies.closest);
+            contact::write(&pairs, &folder.join("duplicates.png"))?;
         }
     }
     if args.json {
@@ -158,31 +155,17 @@ fn say(found: &Quality, train: &Dataset) {
     }
 }
 
-fn picture(image: &image::RgbImage, path: &Path) -> Result<()> {
-    let mut png = Cursor::new(Vec::new());
-    image.write_to(&mut png, image::ImageFormat::Png).map_err(|e| Error::in_file(path, e))?;
-    write_atomically(path, |file| std::io::Write::write_all(file, png.get_ref()))
-}
-
 /// Pairs side by side, each generated image left of its real one, three pairs to a line.
 fn pairs(set: &Dataset, real: &Dataset, twins: &[Twin]) -> image::RgbImage {
     const LINE: usize = 3;
     let (height, width) = set.size;
     let (cell, gap) = (2 * width + 12, 4);
     let lines = twins.len().div_ceil(LINE).max(1);
-    let size = ((LINE * cell) as u32, (lines * (height + gap)) as u32);
-    let mut sheet = image::RgbImage::from_pixel(size.0, size.1, image::Rgb([255; 3]));
-    let mut chw = vec![0; set.image_bytes()];
+    let mut sheet = contact::blank(LINE * cell, lines * (height + gap));
     for (at, twin) in twins.iter().enumerate() {
         let (left, top) = (at % LINE * cell, at / LINE * (height + gap));
-        for (data, index, left) in [(set, twin.image, left), (real, twin.nearest, left + width + 2)]
-        {
-            data.copy_chw(index, &mut chw);
-            for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-                let pixel = [0, 1, 2].map(|channel| chw[(channel * height + y) * width + x]);
-                sheet.put_pixel((left + x) as u32, (top + y) as u32, image::Rgb(pixel));
-            }
-        }
+        contact::put(&mut sheet, set, twin.image, (left, top));
+        contact::put(&mut sheet, real, twin.nearest, (left + width + 2, top));
     }
     sheet
 }

@@ -173,6 +173,19 @@ impl Dataset {
         self.turn(self.image(index), out);
     }
 
+    /// Image `index` pixel by pixel: red, green, blue bytes, as picture files and generated sets have
+    /// them.
+    pub fn rgb(&self, index: usize) -> Vec<u8> {
+        let image = self.image(index);
+        match self.layout {
+            Layout::Hwc => image.to_vec(),
+            Layout::Chw => {
+                let plane = self.size.0 * self.size.1;
+                (0..image.len()).map(|at| image[at % 3 * plane + at / 3]).collect()
+            }
+        }
+    }
+
     /// As [`Dataset::copy_chw`], by way of `raw`, which holds one image: single images of a vast set
     /// are read, not looked at in the map.
     pub fn read_chw(&self, index: usize, raw: &mut [u8], out: &mut [u8]) {

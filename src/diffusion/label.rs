@@ -13,7 +13,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    data::{Dataset, Layout},
+    data::Dataset,
     diffusion::{
         set::{self, Values},
         spec::{LabelBy, LabelSpec},
@@ -251,20 +251,10 @@ fn write(path: &Path, parts: &[Dataset], kept: &[u64], verdicts: &[Verdict]) -> 
     ];
     let (height, width) = parts[0].size;
     set::write_npz(path, (kept.len(), height, width), &columns, &mut |archive| {
-        let mut turned = vec![0; height * width * 3];
         for &index in kept {
             let part = starts.partition_point(|start| *start <= index) - 1;
             let own = (index - starts[part]) as usize;
-            match parts[part].layout {
-                Layout::Hwc => archive.write_all(parts[part].image(own))?,
-                Layout::Chw => {
-                    let image = parts[part].image(own);
-                    for (at, byte) in turned.iter_mut().enumerate() {
-                        *byte = image[at % 3 * height * width + at / 3];
-                    }
-                    archive.write_all(&turned)?;
-                }
-            }
+            archive.write_all(&parts[part].rgb(own))?;
         }
         Ok(())
     })
@@ -273,7 +263,10 @@ fn write(path: &Path, parts: &[Dataset], kept: &[u64], verdicts: &[Verdict]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{data::Pixels, progress::Silent};
+    use crate::{
+        data::{Layout, Pixels},
+        progress::Silent,
+    };
 
     /// Class and confidence by the first pixel's red and green.
     struct Seeing;
