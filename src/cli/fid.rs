@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use tch::Tensor;
+
 use crate::{
     cli::bar::Bar,
-    data::{Dataset, find, spec::Split},
+    data::{find, generated, spec::Split},
     device,
     diffusion::{
         features::Extractor,
@@ -13,9 +15,6 @@ use crate::{
     },
     error::{Error, Result},
 };
-
-/// Images of each set that nearest neighbours are sought among.
-const COMPARED: usize = 10_000;
 
 /// Compares two sets of images: Fréchet distance, precision, recall, density, coverage.
 #[derive(Debug, clap::Args)]
@@ -59,9 +58,18 @@ pub struct Args {
 }
 
 /// One side of the comparison.
-enum Side {
-    Images(Dataset),
-    Statistics(Moments),
+struct Side {
+    moments: Moments,
+    /// `None` where only statistics are known.
+    images: Option<Images>,
+}
+
+/// Images that a side consists of.
+struct Images {
+    size: (usize, usize),
+    count: usize,
+    /// Of the first of them, `[n,d]`.
+    features: Tensor,
 }
 
 /// Runs `gauntlet fid`.
@@ -72,34 +80,26 @@ pub fn run(args: &Args) -> Result<()> {
     device::load_cuda();
     let extractor = extractor(args.inception.as_deref(), &args.device)?;
     let bar = Bar::new()?;
-    let moments = |name: &str, side: &Side| match side {
-        Side::Statistics(moments) => Ok(moments.clone()),
-        Side::Images(data) => quality::moments(&extractor, data, name, &bar),
-    };
-    let a = side(args, &args.a)?;
-    let of_a = moments(&args.a, &a)?;
+    let a = side(args, &extractor, &args.a, &bar)?;
     if let Some(path) = &args.save {
-        of_a.write(path)?;
+        a.moments.write(path)?;
         println!("{}: statistics of {} by {}", path.display(), args.a, extractor.name());
     }
     let Some(name) = &args.b else { return Ok(()) };
-    let b = side(args, name)?;
-    let of_b = moments(name, &b)?;
-    of_a.like(&of_b)?;
-    let distance = fid::distance(&of_a, &of_b);
+    let b = side(args, &extractor, name, &bar)?;
+    a.moments.like(&b.moments)?;
+    let distance = fid::distance(&a.moments, &b.moments);
     let mut said = serde_json::json!({ "features": extractor.name(), "fid": distance });
-    if let (Side::Images(a), Side::Images(b)) = (&a, &b) {
-        if a.size != b.size {
+    if let (Some(of_a), Some(of_b)) = (&a.images, &b.images) {
+        if of_a.size != of_b.size {
             return Err(Error::input(format!(
                 "{} has images of {:?} pixels, {name} of {:?}: expected one size",
-                args.a, a.size, b.size
+                args.a, of_a.size, of_b.size
             )));
         }
-        let some = |data: &Dataset| {
-            extractor.features(data, &(0..data.len().min(COMPARED)).collect::<Vec<_>>())
-        };
-        let seen = neighbours::coverage(&some(a)?, &some(b)?, i64::from(args.neighbours))?;
-        said["images"] = serde_json::json!([a.len(), b.len()]);
+        let seen =
+            neighbours::coverage(&of_a.features, &of_b.features, i64::from(args.neighbours))?;
+        said["images"] = serde_json::json!([of_a.count, of_b.count]);
         for (key, value) in [
             ("precision", seen.precision),
             ("recall", seen.recall),
@@ -113,9 +113,9 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{said:#}");
         return Ok(());
     }
-    let count = |side: &Side| match side {
-        Side::Images(data) => format!("{} images", data.len()),
-        Side::Statistics(_) => "statistics".to_owned(),
+    let count = |side: &Side| match &side.images {
+        Some(images) => format!("{} images", images.count),
+        None => "statistics".to_owned(),
     };
     println!("{}; {} and {}", extractor.name(), count(&a), count(&b));
     for key in ["fid", "precision", "recall", "density", "coverage"] {
@@ -135,19 +135,19 @@ pub(super) fn extractor(inception: Option<&Path>, device: &str) -> Result<Extrac
     }
 }
 
-fn side(args: &Args, name: &str) -> Result<Side> {
+fn side(args: &Args, extractor: &Extractor, name: &str, bar: &Bar) -> Result<Side> {
     let path = Path::new(name);
     if Moments::are_in(path) {
-        return Ok(Side::Statistics(Moments::read(path)?));
+        return Ok(Side { moments: Moments::read(path)?, images: None });
     }
-    if path.extension().is_some_and(|extension| extension == "npz") {
-        return Ok(Side::Images(crate::data::generated::read_unnamed(path)?));
-    }
-    let roots = find::roots(args.data_dir.as_deref());
-    // The official distance is to the training images.
-    let resolution = match name {
-        "synthetic" => args.resolution,
-        _ => 0,
+    let data = if path.extension().is_some_and(|extension| extension == "npz") {
+        generated::read_unnamed(path)?
+    } else {
+        // The official distance is to the training images.
+        let resolution = if name == "synthetic" { args.resolution } else { 0 };
+        find::load(name, Split::Train, resolution, &find::roots(args.data_dir.as_deref()))?
     };
-    Ok(Side::Images(find::load(name, Split::Train, resolution, &roots)?))
+    let seen = quality::look(extractor, &data, name, bar)?;
+    let images = Images { size: data.size, count: data.len(), features: seen.first };
+    Ok(Side { moments: seen.moments, images: Some(images) })
 }

@@ -67,20 +67,26 @@ pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<Stri
         );
         grids.push(grid(&set, title, caption));
     }
+    let mut real = None;
     for job in &plan.jobs {
-        grids.extend(twins(job, store)?);
+        grids.extend(twins(job, store, &mut real)?);
     }
     Ok((grids, names))
 }
 
-/// The generated images that are most like a training image, each beside it.
-fn twins(job: &Job, store: &Store) -> Result<Option<Grid>> {
+/// The generated images that are most like a training image, each beside it. `known` keeps the
+/// training images for the next set that is compared with the same.
+fn twins(job: &Job, store: &Store, known: &mut Option<(String, Dataset)>) -> Result<Option<Grid>> {
     let (Work::Quality(spec), Lookup::Hit(artifact)) = (&job.work, store.lookup(&job.id)) else {
         return Ok(None);
     };
     let found = Quality::read(&artifact.file("quality.json"))?;
     let [copies, _, usual] = &found.duplicates[..] else { return Ok(None) };
-    let real = load(&spec.train, &job.roots)?;
+    let fingerprint = &spec.train.fingerprint;
+    let (_, real) = match known.take().filter(|(known, _)| known == fingerprint) {
+        Some(same) => known.insert(same),
+        None => known.insert((fingerprint.clone(), load(&spec.train, &job.roots)?)),
+    };
     let mut parts = Vec::new();
     if let Some(set) = &job.set {
         parts.push(set.open(&real.classes, spec.images)?);
@@ -102,7 +108,7 @@ fn twins(job: &Job, store: &Store) -> Result<Option<Grid>> {
         let turned = if twin.mirrored { ", mirrored" } else { "" };
         let generated = GridImage { label: format!("image {}", twin.image), ..image(part, own) };
         let nearest = format!("training {}{turned}", twin.nearest);
-        images.extend([generated, GridImage { label: nearest, ..image(&real, twin.nearest) }]);
+        images.extend([generated, GridImage { label: nearest, ..image(real, twin.nearest) }]);
     }
     let share = |suspects: u64, images: u64| 100.0 * suspects as f64 / images.max(1) as f64;
     Ok(Some(Grid {
@@ -153,12 +159,8 @@ fn grid(set: &Dataset, title: String, caption: String) -> Grid {
 
 fn image(set: &Dataset, index: usize) -> GridImage {
     let (height, width) = set.size;
-    let mut chw = vec![0; set.image_bytes()];
-    set.copy_chw(index, &mut chw);
-    let plane = height * width;
-    let rgb = (0..plane).flat_map(|at| [chw[at], chw[plane + at], chw[2 * plane + at]]).collect();
     let label = set.classes[usize::from(set.labels[index])].clone();
-    GridImage { label, width: width as u32, height: height as u32, rgb }
+    GridImage { label, width: width as u32, height: height as u32, rgb: set.rgb(index) }
 }
 
 /// For the best cell under each threat model: clean images, perturbations, adversarial images.

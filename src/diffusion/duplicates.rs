@@ -203,44 +203,28 @@ mod tests {
     fn planted_copies_are_found_and_others_are_not() {
         let real = synthetic::draw(Split::Train, 0, 300, 32);
         let queries = synthetic::draw(Split::Test, 0, 40, 32);
-        let mut bytes: Vec<u8> = (0..40).flat_map(|i| queries.image(i).to_vec()).collect();
         let size = queries.image_bytes();
-        // Image 7 is a slightly noisy copy of 123; image 20 mirrors 250.
-        let copy: Vec<u8> = real
-            .image(123)
-            .iter()
-            .enumerate()
-            .map(|(i, b)| b.saturating_add((i % 3) as u8))
-            .collect();
-        bytes[7 * size..8 * size].copy_from_slice(&copy);
-        let mut chw = vec![0; size];
-        real.copy_chw(250, &mut chw);
-        for row in chw.chunks_exact_mut(32) {
-            row.reverse();
-        }
-        let mut planted = Dataset {
-            name: "planted".to_owned(),
-            classes: queries.classes.clone(),
-            size: (32, 32),
-            layout: Layout::Chw,
-            pixels: Pixels::Owned(Vec::new()),
-            labels: queries.labels.clone(),
+        let chw = |data: &Dataset, index| {
+            let mut image = vec![0; size];
+            data.copy_chw(index, &mut image);
+            image
         };
-        let mut all = Vec::new();
-        for (index, image) in bytes.chunks_exact(size).enumerate() {
-            let mut own = vec![0; size];
-            match (index, queries.layout) {
-                (20, _) => own.copy_from_slice(&chw),
-                (_, Layout::Chw) => own.copy_from_slice(image),
-                (_, Layout::Hwc) => {
-                    for (at, byte) in image.iter().enumerate() {
-                        own[at % 3 * 1024 + at / 3] = *byte;
-                    }
-                }
+        let image = |index| match index {
+            // A slightly noisy copy of 123.
+            7 => {
+                let noisy = |(at, byte): (usize, u8)| byte.saturating_add((at % 3) as u8);
+                chw(&real, 123).into_iter().enumerate().map(noisy).collect()
             }
-            all.extend(own);
-        }
-        planted.pixels = Pixels::Owned(all);
+            // The mirror image of 250.
+            20 => {
+                let mut turned = chw(&real, 250);
+                turned.chunks_exact_mut(32).for_each(<[u8]>::reverse);
+                turned
+            }
+            other => chw(&queries, other),
+        };
+        let pixels = (0..40).flat_map(image).collect();
+        let planted = Dataset { layout: Layout::Chw, pixels: Pixels::Owned(pixels), ..queries };
         let found = seek(("planted", &planted), ("train", &real), &Silent).unwrap();
         assert_eq!(found.images, 40);
         let first: Vec<_> =

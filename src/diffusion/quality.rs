@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use crate::{
     data::{Dataset, Layout, Pixels},
@@ -21,7 +22,7 @@ use crate::{
 /// Images whose features are held at once.
 const CHUNK: usize = 1000;
 /// Images of each set that balls are drawn around, at most.
-const COMPARED: usize = 10_000;
+const COMPARED: usize = 10 * CHUNK;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,19 +88,17 @@ pub fn judge(
             set.size, train.name, train.size
         )));
     }
-    let own = moments(extractor, &set, "features of the set", progress)?;
-    let computed;
-    let (reference, real) = if let Some(reference) = reference {
-        (reference, None)
+    let own = look(extractor, &set, "features of the set", progress)?;
+    let (real, seen) = if let Some(reference) = reference {
+        let some: Vec<usize> = (0..train.len().min(COMPARED)).collect();
+        let first = extractor.features(train, &some)?;
+        (Seen { moments: reference.clone(), first }, None)
     } else {
-        computed = moments(extractor, train, "features of real images", progress)?;
-        (&computed, Some(train.len() as u64))
+        let real = look(extractor, train, "features of real images", progress)?;
+        (real, Some(train.len() as u64))
     };
-    own.like(reference)?;
-    let some = |data: &Dataset| {
-        extractor.features(data, &(0..data.len().min(COMPARED)).collect::<Vec<_>>())
-    };
-    let coverage = neighbours::coverage(&some(train)?, &some(&set)?, spec.neighbours as i64)?;
+    own.moments.like(&real.moments)?;
+    let coverage = neighbours::coverage(&real.first, &own.first, spec.neighbours as i64)?;
     let mut classes = vec![0; train.classes.len()];
     for &label in &set.labels {
         classes[usize::from(label)] += 1;
@@ -115,25 +114,35 @@ pub fn judge(
         features: extractor.name().to_owned(),
         published: matches!(extractor, Extractor::Inception(..)),
         images: set.len() as u64,
-        real,
-        fid: fid::distance(&own, reference),
+        real: seen,
+        fid: fid::distance(&own.moments, &real.moments),
         coverage,
         classes,
         duplicates: found,
     })
 }
 
-/// Mean and covariance of the features of a whole set, which is never held.
+/// The features of a set.
+#[derive(Debug)]
+pub struct Seen {
+    /// Mean and covariance of all of them.
+    pub moments: Moments,
+    /// Those of the first images, `[n,d]`, `Double`: as many as balls are drawn around.
+    pub first: Tensor,
+}
+
+/// Looks once at every image of a set, whose features are never held all.
 ///
 /// # Errors
 /// If there are fewer than two images, features are not finite, or `progress` asks to stop.
-pub fn moments(
+pub fn look(
     extractor: &Extractor,
     data: &Dataset,
     task: &str,
     progress: &dyn Progress,
-) -> Result<Moments> {
+) -> Result<Seen> {
     let mut statistics: Option<Statistics> = None;
+    let mut first = Vec::new();
     progress.begin(task, data.len() as u64, "image");
     for start in (0..data.len()).step_by(CHUNK) {
         if progress.stopping() {
@@ -142,9 +151,13 @@ pub fn moments(
         let indices: Vec<usize> = (start..(start + CHUNK).min(data.len())).collect();
         let features = extractor.features(data, &indices)?;
         statistics.get_or_insert_with(|| Statistics::new(features.size()[1])).push(&features);
+        if start < COMPARED {
+            first.push(features);
+        }
         progress.at((start + indices.len()) as u64, "");
     }
-    statistics.unwrap_or_else(|| Statistics::new(1)).finish()
+    let moments = statistics.unwrap_or_else(|| Statistics::new(1)).finish()?;
+    Ok(Seen { moments, first: Tensor::cat(&first, 0) })
 }
 
 /// The first `count` images of `parts`, in memory.
@@ -223,7 +236,7 @@ mod tests {
         assert_eq!(few.images, 60);
         assert!(few.duplicates[0].suspects < 6, "{few:?}");
         // Known statistics spare the real images.
-        let reference = moments(&extractor, &train, "", &Silent).unwrap();
+        let reference = look(&extractor, &train, "", &Silent).unwrap().moments;
         let judged = Judged { reference: Some(&reference), ..judged };
         let known = judge(&spec(1000), &judged, &extractor, &Silent).unwrap();
         assert_eq!((known.fid, known.real), (whole.fid, None));
