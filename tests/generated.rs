@@ -14,6 +14,7 @@ axes:
   product:
     - generated.file: [all.npz, parts, [parts/part9.npz, parts/part10.npz]]
     - generated.count: [12, 30]
+quality: {images: 0}
 ";
 
 /// Images of 16x16 pixels, sorted by class, three to a class.
@@ -48,6 +49,11 @@ fn a_set_on_disk_is_used_where_it_lies() {
     assert!(said.contains("5 jobs: 5 run"), "{said}");
     let mut artifacts = fs::read_dir(at("store/artifacts")).unwrap().flatten();
     assert!(!artifacts.any(|artifact| artifact.path().join("images.npz").exists()));
+
+    // Judged where it lies, too, once for all its sizes.
+    let judged = ["run", "suite.yaml", "--store", "store", "--set", "quality.images=30"];
+    let (code, said) = run(&judged);
+    assert!(code == 0 && said.contains("6 jobs: 1 run, 5 cached"), "{said}");
 
     // Moved, it is still the same set; with other images it is another one.
     fs::rename(at("all.npz"), at("moved.npz")).unwrap();

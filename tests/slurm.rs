@@ -21,6 +21,7 @@ generated: {batch: 10, count: 20}
 train: {arch: wrn-10-1-swish, epochs: 80, batch: 16, attack_steps: 2, validation: 8,
         validation_steps: 1, validate_every: 10}
 evaluate: {attacks: [apgd-ce], steps: 2, batch: 16}
+quality: {images: 0}
 axes: {product: [train.beta: [2, 4]]}
 ";
 

@@ -90,11 +90,12 @@ fn twins(job: &Job, store: &Store, known: &mut Option<(String, Dataset)>) -> Res
     let mut parts = Vec::new();
     if let Some(set) = &job.set {
         parts.push(set.open(&real.classes, spec.images)?);
-    }
-    for input in job.inputs.iter().filter(|input| input.role == Role::Generated) {
-        let Lookup::Hit(artifact) = store.lookup(&input.id) else { return Ok(None) };
-        let path = artifact.file("images.npz");
-        parts.push(data::generated::read(&path, "generated", &real.classes)?);
+    } else {
+        for input in job.inputs.iter().filter(|input| input.role == Role::Generated) {
+            let Lookup::Hit(artifact) = store.lookup(&input.id) else { return Ok(None) };
+            let path = artifact.file("images.npz");
+            parts.push(data::generated::read(&path, "generated", &real.classes)?);
+        }
     }
     let mut images = Vec::new();
     for twin in &copies.closest {
