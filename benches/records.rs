@@ -11,9 +11,9 @@ use std::{
     time::Instant,
 };
 
-use gauntlet::leaderboard::{
-    aggregate::summarise,
-    records::{ExampleRecord, write_parts},
+use gauntlet::{
+    evaluate::Record,
+    leaderboard::{aggregate::summarise, records::write_parts},
 };
 
 fn main() {
@@ -62,7 +62,7 @@ fn made(count: u64) -> PathBuf {
     path
 }
 
-fn record(index: u64) -> ExampleRecord {
+fn record(index: u64) -> Record {
     // A fixed hash spreads the fates.
     let draw = index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
     let attack = match draw % 100 {
@@ -73,7 +73,7 @@ fn record(index: u64) -> ExampleRecord {
     };
     let clean = draw % 97 > 6;
     let attack = attack.filter(|_| clean);
-    ExampleRecord {
+    Record {
         index,
         image_hash: format!("{:032x}", u128::from(draw) * 0x1234_5678_9abc_def1),
         label: (index % 10) as i64,

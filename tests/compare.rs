@@ -7,10 +7,8 @@ use std::{
 };
 
 use gauntlet::{
-    leaderboard::{
-        Row,
-        records::{ExampleRecord, write_parquet},
-    },
+    evaluate::Record,
+    leaderboard::{Row, records::write_parquet},
     report,
     units::Tally,
 };
@@ -34,7 +32,7 @@ fn result(folder: &Path, name: &str, broken: std::ops::Range<u64>) {
         *row = Row { evaluate_job: format!("{at:032x}"), ..row.clone() };
         row.clean = Tally { correct: 200, total: 200 };
         row.robust = Tally { correct: 200 - (broken.end - broken.start), total: 200 };
-        let record = |index: u64| ExampleRecord {
+        let record = |index: u64| Record {
             index,
             image_hash: format!("{index:032x}"),
             label: 3,

@@ -12,10 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::{AtPath, Result},
     evaluate::{Aim, AttackCost, Evaluation, range::Range, spec::EvaluateSpec},
-    leaderboard::{
-        curve,
-        records::{ExampleRecord, write_parquet},
-    },
+    leaderboard::{curve, records::write_parquet},
     units::Tally,
 };
 
@@ -48,8 +45,7 @@ pub(super) struct Saved {
 /// Writes `records.parquet`, for a curve `curve.parquet`, and last `evaluation.json`, each beside
 /// and then renamed.
 pub(super) fn save(out: &Path, saved: &mut Saved) -> Result<()> {
-    let records: Vec<ExampleRecord> = saved.evaluation.records.iter().map(Into::into).collect();
-    write_parquet(&out.join("records.parquet"), &records)?;
+    write_parquet(&out.join("records.parquet"), &saved.evaluation.records)?;
     if !saved.evaluation.curve.is_empty() {
         curve::write_parquet(&out.join("curve.parquet"), &saved.evaluation.curve)?;
     }

@@ -61,8 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     if hash_file(file)? != saved.model {
         return Err(Error::in_file(file, "is not the model that was evaluated"));
     }
-    let records = read_parquet(&args.evaluation.join("records.parquet"))?;
-    saved.evaluation.records = records.into_iter().map(Into::into).collect();
+    saved.evaluation.records = read_parquet(&args.evaluation.join("records.parquet"))?;
     let roots = data::roots(args.data_dir.as_deref().or(saved.data_dir.as_deref()));
     let (set, source) = data::resolve_oblong(&saved.spec.data, &roots)?;
     if source.fingerprint != saved.spec.data.fingerprint {

@@ -4,12 +4,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    records::ExampleRecord,
-    statistics::{McNemar, mcnemar},
-};
+use super::statistics::{McNemar, mcnemar};
 use crate::{
     error::{Error, Result},
+    evaluate::Record,
     units::Tally,
 };
 
@@ -47,8 +45,8 @@ pub struct Flip {
 ///
 /// # Errors
 /// If they share no example, or an index holds different images or labels.
-pub fn compare(first: &[ExampleRecord], second: &[ExampleRecord]) -> Result<Comparison> {
-    let others: HashMap<u64, &ExampleRecord> = second.iter().map(|r| (r.index, r)).collect();
+pub fn compare(first: &[Record], second: &[Record]) -> Result<Comparison> {
+    let others: HashMap<u64, &Record> = second.iter().map(|r| (r.index, r)).collect();
     let mut pairs = Vec::new();
     for a in first {
         let Some(b) = others.get(&a.index) else { continue };
@@ -65,7 +63,7 @@ pub fn compare(first: &[ExampleRecord], second: &[ExampleRecord]) -> Result<Comp
         return Err(Error::input("the two evaluations share no example, so nothing can be paired"));
     }
     pairs.sort_by_key(|(a, _)| a.index);
-    let count = |right: &dyn Fn(&ExampleRecord, &ExampleRecord) -> bool| {
+    let count = |right: &dyn Fn(&Record, &Record) -> bool| {
         pairs.iter().filter(|(a, b)| right(a, b)).count() as u64
     };
     let tally = |correct| Tally { correct, total: pairs.len() as u64 };
@@ -85,7 +83,7 @@ pub fn compare(first: &[ExampleRecord], second: &[ExampleRecord]) -> Result<Comp
     })
 }
 
-fn flip(a: &ExampleRecord, b: &ExampleRecord) -> Option<Flip> {
+fn flip(a: &Record, b: &Record) -> Option<Flip> {
     let loser = match (a.robust(), b.robust()) {
         (true, false) => b,
         (false, true) => a,

@@ -10,7 +10,6 @@ use polars_io::{
         write::{ParquetCompression, ParquetWriter},
     },
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     atomic,
@@ -21,90 +20,7 @@ use crate::{
     evaluate::Record,
 };
 
-/// What an evaluation found out about one example.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExampleRecord {
-    /// Place in the evaluated data, from 0.
-    pub index: u64,
-    /// Hash of the image's bytes, so that two runs can prove that they saw the same image.
-    pub image_hash: String,
-    /// The right class.
-    pub label: i64,
-    /// The predicted class without an attack.
-    pub clean_prediction: i64,
-    /// Logit of the right class minus the largest other, without an attack.
-    pub clean_margin: f64,
-    /// The first attack that broke it; `None` if it was wrong already or withstood all.
-    pub broken_by: Option<String>,
-    /// Restart in which it broke.
-    pub restart: Option<u64>,
-    /// Target class of the breaking attack, where it has one.
-    pub target: Option<i64>,
-    /// Iteration at which it broke.
-    pub iteration: Option<u64>,
-    /// Length of the perturbation in the threat model's norm.
-    pub norm: Option<f64>,
-    /// The margin of the adversarial example; negative when broken.
-    pub adversarial_margin: Option<f64>,
-    /// Forward passes spent on it.
-    pub forwards: u64,
-    /// Backward passes spent on it.
-    pub backwards: u64,
-}
-
-impl From<&Record> for ExampleRecord {
-    fn from(record: &Record) -> Self {
-        Self {
-            index: record.index,
-            image_hash: record.image_hash.clone(),
-            label: record.label,
-            clean_prediction: record.clean_prediction,
-            clean_margin: record.clean_margin,
-            broken_by: record.broken_by.clone(),
-            restart: record.restart,
-            target: record.target,
-            iteration: record.iteration,
-            norm: record.norm,
-            adversarial_margin: record.adversarial_margin,
-            forwards: record.forwards,
-            backwards: record.backwards,
-        }
-    }
-}
-
-impl From<ExampleRecord> for Record {
-    fn from(record: ExampleRecord) -> Self {
-        Self {
-            index: record.index,
-            image_hash: record.image_hash,
-            label: record.label,
-            clean_prediction: record.clean_prediction,
-            clean_margin: record.clean_margin,
-            broken_by: record.broken_by,
-            restart: record.restart,
-            target: record.target,
-            iteration: record.iteration,
-            norm: record.norm,
-            adversarial_margin: record.adversarial_margin,
-            forwards: record.forwards,
-            backwards: record.backwards,
-        }
-    }
-}
-
-impl ExampleRecord {
-    /// Right without an attack.
-    pub fn clean(&self) -> bool {
-        self.clean_prediction == self.label
-    }
-
-    /// Right under every attack.
-    pub fn robust(&self) -> bool {
-        self.clean() && self.broken_by.is_none()
-    }
-}
-
-fn frame(records: &[ExampleRecord]) -> Result<DataFrame> {
+fn frame(records: &[Record]) -> Result<DataFrame> {
     macro_rules! column {
         ($name:literal, $field:ident) => {
             Column::new($name.into(), records.iter().map(|r| r.$field.clone()).collect::<Vec<_>>())
@@ -132,7 +48,7 @@ fn frame(records: &[ExampleRecord]) -> Result<DataFrame> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
+pub fn write_parquet(path: &Path, records: &[Record]) -> Result<()> {
     atomic::write(path, &parquet(&mut frame(records)?)?)
 }
 
@@ -140,7 +56,7 @@ pub fn write_parquet(path: &Path, records: &[ExampleRecord]) -> Result<()> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_parts(path: &Path, records: impl Iterator<Item = Vec<ExampleRecord>>) -> Result<()> {
+pub fn write_parts(path: &Path, records: impl Iterator<Item = Vec<Record>>) -> Result<()> {
     let fresh = path.with_extension("new");
     let file = File::create(&fresh).at(&fresh)?;
     let schema = frame(&[])?;
@@ -159,7 +75,7 @@ pub fn write_parts(path: &Path, records: impl Iterator<Item = Vec<ExampleRecord>
 ///
 /// # Errors
 /// If the file is missing, is not parquet, or lacks a column; the message names which.
-pub fn read_parquet(path: &Path) -> Result<Vec<ExampleRecord>> {
+pub fn read_parquet(path: &Path) -> Result<Vec<Record>> {
     let frame = read(path)?;
     let wrong =
         |error: PolarsError| Error::in_file(path, format!("not per-example records: {error}"));
@@ -178,7 +94,7 @@ pub fn read_parquet(path: &Path) -> Result<Vec<ExampleRecord>> {
     let hole = |at: usize| Error::in_file(path, format!("record {at} lacks a value that it needs"));
     (0..frame.height())
         .map(|at| {
-            Ok(ExampleRecord {
+            Ok(Record {
                 index: index.get(at).ok_or_else(|| hole(at))?,
                 image_hash: image_hash.get(at).ok_or_else(|| hole(at))?.to_owned(),
                 label: label.get(at).ok_or_else(|| hole(at))?,
@@ -210,8 +126,8 @@ pub(crate) mod tests {
     use crate::{leaderboard::aggregate::summarise, units::Tally};
 
     /// Record `index` with the given fate.
-    pub(crate) fn sample(index: u64, clean: bool, broken_by: Option<&str>) -> ExampleRecord {
-        ExampleRecord {
+    pub(crate) fn sample(index: u64, clean: bool, broken_by: Option<&str>) -> Record {
+        Record {
             index,
             image_hash: format!("{index:032x}"),
             label: 3,

@@ -270,8 +270,7 @@ fn evaluation(task: &Task<'_>, spec: &EvaluateSpec) -> Result<Value> {
     crate::device::set_threads(threads);
     let evaluation = evaluation?;
     examples(task, spec, &*model, &data)?;
-    let records: Vec<_> = evaluation.records.iter().map(Into::into).collect();
-    write_parquet(&out.join("records.parquet"), &records)?;
+    write_parquet(&out.join("records.parquet"), &evaluation.records)?;
     let path = out.join("evaluation.json");
     let text = serde_json::to_string_pretty(&evaluation).map_err(Error::input)?;
     fs::write(&path, text).at(&path)?;
