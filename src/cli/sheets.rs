@@ -1,6 +1,9 @@
 //! Sheets of images for a report: real and generated samples, and what attacks did to images.
 
-use std::path::Path;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use tch::{Kind, Tensor};
 
@@ -31,15 +34,16 @@ const EXAMPLES: &str = "examples.safetensors";
 pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<String>)> {
     let mut grids = Vec::new();
     let mut names = Vec::new();
+    let mut real = Real::default();
     let first_training = plan.jobs.iter().find_map(|job| match &job.work {
         Work::Train(spec) => Some((&spec.data, &job.roots)),
         _ => None,
     });
     if let Some((source, roots)) = first_training {
-        let real = load(source, roots)?;
+        let real = real.get(source, roots)?;
         names.clone_from(&real.classes);
         let caption = "What the denoiser learned from, for comparison.".to_owned();
-        grids.push(grid(&real, format!("Real training images of {}", source.name), caption));
+        grids.push(grid(real, format!("Real training images of {}", source.name), caption));
     }
     for job in &plan.jobs {
         let (Work::Generate(spec), Lookup::Hit(artifact)) = (&job.work, store.lookup(&job.id))
@@ -51,14 +55,12 @@ pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<Stri
         }
         // A suite may vary its data set: the classes are those that the set's own cells learn.
         let own = match job.cells.first().and_then(|&cell| plan.job(&plan.cells[cell].train)) {
-            Some(Job { work: Work::Train(spec), roots, .. })
-                if first_training.is_some_and(|(first, _)| first.name != spec.data.name) =>
-            {
-                load(&spec.data, roots)?.classes
+            Some(Job { work: Work::Train(spec), roots, .. }) => {
+                &real.get(&spec.data, roots)?.classes
             }
-            _ => names.clone(),
+            _ => &names,
         };
-        let set = data::generated::read(&artifact.file("images.npz"), "generated", &own)?;
+        let set = data::generated::read(&artifact.file("images.npz"), "generated", own)?;
         let steps = spec.sampler.steps;
         let title = format!("Generated with {steps} sampler steps");
         let caption = format!(
@@ -67,26 +69,38 @@ pub(super) fn samples(plan: &Plan, store: &Store) -> Result<(Vec<Grid>, Vec<Stri
         );
         grids.push(grid(&set, title, caption));
     }
-    let mut real = None;
     for job in &plan.jobs {
         grids.extend(twins(job, store, &mut real)?);
     }
     Ok((grids, names))
 }
 
-/// The generated images that are most like a training image, each beside it. `known` keeps the
-/// training images for the next set that is compared with the same.
-fn twins(job: &Job, store: &Store, known: &mut Option<(String, Dataset)>) -> Result<Option<Grid>> {
+/// Training images by their fingerprints: each set is read once for all sheets.
+#[derive(Default)]
+struct Real(HashMap<String, Dataset>);
+
+impl Real {
+    fn get(&mut self, source: &Source, roots: &[PathBuf]) -> Result<&Dataset> {
+        match self.0.entry(source.fingerprint.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                let mut searched = roots.to_vec();
+                searched.extend(data::roots(None));
+                let set = data::load(&source.name, source.split, source.resolution, &searched)?;
+                Ok(place.insert(set.subset(source.skip, source.count)?))
+            }
+        }
+    }
+}
+
+/// The generated images that are most like a training image, each beside it.
+fn twins(job: &Job, store: &Store, real: &mut Real) -> Result<Option<Grid>> {
     let (Work::Quality(spec), Lookup::Hit(artifact)) = (&job.work, store.lookup(&job.id)) else {
         return Ok(None);
     };
     let found = Quality::read(&artifact.file("quality.json"))?;
     let [copies, _, usual] = &found.duplicates[..] else { return Ok(None) };
-    let fingerprint = &spec.train.fingerprint;
-    let (_, real) = match known.take().filter(|(known, _)| known == fingerprint) {
-        Some(same) => known.insert(same),
-        None => known.insert((fingerprint.clone(), load(&spec.train, &job.roots)?)),
-    };
+    let real = real.get(&spec.train, &job.roots)?;
     let mut parts = Vec::new();
     if let Some(set) = &job.set {
         parts.push(set.open(&real.classes, spec.images)?);
@@ -127,13 +141,6 @@ fn twins(job: &Job, store: &Store, known: &mut Option<(String, Dataset)>) -> Res
         columns: 6,
         images,
     }))
-}
-
-fn load(source: &Source, roots: &[std::path::PathBuf]) -> Result<Dataset> {
-    let mut searched = roots.to_vec();
-    searched.extend(data::roots(None));
-    data::load(&source.name, source.split, source.resolution, &searched)?
-        .subset(source.skip, source.count)
 }
 
 /// The first images of each of the first classes, a class to a column.
