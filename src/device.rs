@@ -25,13 +25,16 @@ pub enum CudaSupport {
 
 /// Keeps the memory of tensors that are gone for those that come: by glibc's defaults every large
 /// tensor is mapped from the system and given back, and clearing its pages takes a sixth of the
-/// time of a small network.
+/// time of a small network. Whoever sets up glibc's allocator by `GLIBC_TUNABLES` is left alone.
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         #[allow(unsafe_code)] // Two settings of the allocator; no pointer is involved.
         unsafe extern "C" {
             safe fn mallopt(setting: i32, value: i32) -> i32;
+        }
+        if std::env::var_os("GLIBC_TUNABLES").is_some() {
+            return;
         }
         const TRIM_THRESHOLD: i32 = -1;
         const MMAP_THRESHOLD: i32 = -3;
