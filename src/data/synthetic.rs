@@ -237,23 +237,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    #[ignore = "writes a contact sheet to the path in CONTACT_SHEET, to be looked at"]
-    fn contact_sheet() {
-        let Some(path) = std::env::var_os("CONTACT_SHEET") else { return };
-        let (edge, zoom, rows) = (16, 4, 10);
-        let set = draw(Split::Train, 0, 10 * rows, edge as u64);
-        let cell = edge * zoom + 4;
-        let mut sheet = image::RgbImage::new(10 * cell as u32, rows as u32 * cell as u32);
-        for index in 0..set.len() {
-            let picture = set.image(index);
-            for (y, x) in (0..edge * zoom).flat_map(|y| (0..edge * zoom).map(move |x| (y, x))) {
-                let pixel = [0, 1, 2].map(|c| picture[(c * edge + y / zoom) * edge + x / zoom]);
-                let (left, top) = (index % 10 * cell + x, index / 10 * cell + y);
-                sheet.put_pixel(left as u32, top as u32, image::Rgb(pixel));
-            }
-        }
-        sheet.save(path).unwrap();
-    }
 }
