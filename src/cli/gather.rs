@@ -18,8 +18,8 @@ use crate::{
     train::spec::TrainSpec,
 };
 
-/// What of a job's log a report quotes: lines from its end, and their length at most.
-const LOG: (usize, usize) = (12, 400);
+/// Bytes from the end of a job's log that a report takes along.
+const LOG: usize = 256 << 10;
 
 /// Everything that the report of `plan` shows, as far as `store` holds it. `command` is what the
 /// user typed.
@@ -318,16 +318,19 @@ fn provenance(plan: &Plan, store: &Store) -> Vec<Provenance> {
     found
 }
 
-/// The end of what a job printed, without the lines that say how it was started.
+/// What a job printed, or its end, without the lines that say how it was started.
 fn log(path: &Path) -> String {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let text = text.unwrap_or_default();
-    let lines: Vec<String> = text
-        .lines()
-        .filter(|line| !line.starts_with("--- ") && !line.trim().is_empty())
-        .map(|line| line.chars().take(LOG.1).collect())
-        .collect();
-    lines[lines.len().saturating_sub(LOG.0)..].join("\n")
+    let said = |line: &&str| !line.starts_with("--- ") && !line.trim().is_empty();
+    let mut left = LOG;
+    let fits = |line: &&str| {
+        left = left.saturating_sub(line.len() + 1);
+        left > 0
+    };
+    let mut lines: Vec<&str> = text.lines().rev().filter(said).take_while(fits).collect();
+    lines.reverse();
+    lines.join("\n")
 }
 
 fn stage_name(stage: Stage) -> String {

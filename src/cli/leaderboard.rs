@@ -1,7 +1,6 @@
 //! `gauntlet leaderboard`: RobustBench's table, with our results in it.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -72,10 +71,6 @@ pub struct Args {
 /// # Errors
 /// If results or entries cannot be read, or files cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(folder) = args.entries.as_deref().filter(|folder| folder.ends_with("corruptions")) {
-        print(&corruptions(folder, args.top)?);
-        return Ok(());
-    }
     let mut rows = Vec::new();
     for path in &args.ours {
         let found = ours::find(path, &args.store, args.data_dir.as_deref())?;
@@ -99,48 +94,43 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// RobustBench's table of common corruptions: there is no bound, and nothing of ours to add.
-fn corruptions(folder: &Path, top: usize) -> Result<String> {
-    let (mut entries, complaints) = robustbench::read_what_fits(folder)?;
-    for complaint in &complaints {
+fn corruptions(folder: &Path, rows: &[Row]) -> Result<Board> {
+    if !rows.is_empty() {
+        let message = "accuracies under common corruptions: results of attacks do not belong \
+                       there; leave out your results, or name entries of their norm";
+        return Err(Error::in_file(folder, message));
+    }
+    let (entries, mut complaints) = robustbench::read_what_fits(folder)?;
+    let lines: Vec<_> = entries
+        .iter()
+        .filter_map(|named| stand(folder, &named.0, board::corrupted(named), &mut complaints))
+        .collect();
+    complain(&complaints);
+    if lines.is_empty() {
+        return Err(Error::in_file(folder, "no entry with `clean_acc` and `corruptions_acc` here"));
+    }
+    Ok(board::corruptions(&set(folder), lines))
+}
+
+/// What stands in a table; what does not is complained about under its file's name.
+fn stand<T>(folder: &Path, key: &str, line: Result<T>, complaints: &mut Vec<String>) -> Option<T> {
+    line.map_err(|error| {
+        let path = folder.join(format!("{key}.json"));
+        complaints.push(format!("{}: {error}", path.display()));
+    })
+    .ok()
+}
+
+fn complain(complaints: &[String]) {
+    for complaint in complaints {
         eprintln!("left out: {complaint}");
     }
-    robustbench::rank(&mut entries);
-    let cut = |text: &str, width: usize| -> String {
-        let text = text.replace("<br>", " ");
-        if text.chars().count() > width {
-            return text.chars().take(width - 1).chain(['…']).collect();
-        }
-        text
-    };
-    let mut text = format!(
-        "common corruptions ({})\n rank {:<32} {:>6} {:>6} {:<13} venue\n{}\n",
-        folder.display(),
-        "method",
-        "clean",
-        "corr.",
-        "architecture",
-        "─".repeat(80)
-    );
-    for (at, (key, entry)) in entries.iter().enumerate().take(top) {
-        let percent = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2}"));
-        let words = |key: &str, width| cut(entry.text(key).unwrap_or_default(), width);
-        let line = format!(
-            " {:>4} {:<32} {:>6} {:>6} {:<13} {}",
-            at + 1,
-            cut(key, 32),
-            percent(entry.clean()),
-            percent(entry.ranking()),
-            words("architecture", 13),
-            words("venue", 12)
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    let more = entries.len().saturating_sub(top);
-    if more > 0 {
-        let _ = writeln!(text, "{more} more: --top N");
-    }
-    Ok(text)
+}
+
+/// The data set that a folder such as `cifar10/Linf` is about.
+fn set(folder: &Path) -> String {
+    let parent = folder.parent().and_then(Path::file_name).unwrap_or_default();
+    parent.to_string_lossy().into_owned()
 }
 
 fn boards(args: &Args, rows: &[Row]) -> Result<Vec<Board>> {
@@ -160,6 +150,9 @@ fn boards(args: &Args, rows: &[Row]) -> Result<Vec<Board>> {
         }
         return Ok(vec![board::board(&args.data, asked, &theirs, rows)]);
     };
+    if folder.ends_with("corruptions") {
+        return Ok(vec![corruptions(folder, rows)?]);
+    }
     let theirs = entries(folder)?;
     let Some(first) = theirs.first() else {
         return Err(Error::in_file(folder, "no entry with a bound (`eps`) here"));
@@ -176,23 +169,14 @@ fn entries(folder: &Path) -> Result<Vec<Published>> {
         Error::in_file(folder, message)
     })?;
     let (entries, mut complaints) = robustbench::read_what_fits(folder)?;
-    let mut lines = Vec::new();
-    for (key, entry) in &entries {
-        match entry.published(key, norm) {
-            Ok(line) => lines.push(line),
-            Err(error) => {
-                let path = folder.join(format!("{key}.json"));
-                complaints.push(format!("{}: {error}", path.display()));
-            }
-        }
-    }
-    for complaint in &complaints {
-        eprintln!("left out: {complaint}");
-    }
+    let mut lines: Vec<Published> = entries
+        .iter()
+        .filter_map(|(key, entry)| stand(folder, key, entry.published(key, norm), &mut complaints))
+        .collect();
+    complain(&complaints);
     // Whoever names no data set means that of the folder: cifar10/Linf.
-    let set = folder.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     for line in lines.iter_mut().filter(|line| line.dataset.is_empty()) {
-        line.dataset = set.clone().into_owned();
+        line.dataset = set(folder);
     }
     Ok(lines)
 }

@@ -4,19 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     published::{self, Published},
+    robustbench::Named,
     row::Row,
 };
-use crate::{threat::ThreatModel, units::Tally};
+use crate::{
+    error::{Error, Result},
+    threat::ThreatModel,
+    units::Tally,
+};
 
 /// The table of one data set under one threat model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Board {
     /// Data set.
     pub dataset: String,
-    /// Threat model.
-    pub threat: ThreatModel,
+    /// Threat model; `None` for common corruptions, which have no bound.
+    pub threat: Option<ThreatModel>,
     /// Lines in RobustBench's order: the best known robust accuracy, descending.
     pub lines: Vec<Line>,
+}
+
+impl Board {
+    /// `cifar10, linf 8/255`.
+    pub fn title(&self) -> String {
+        let threat = self.threat.map(|threat| threat.to_string());
+        format!("{}, {}", self.dataset, threat.as_deref().unwrap_or("common corruptions"))
+    }
 }
 
 /// One model; the fields are RobustBench's columns.
@@ -34,7 +47,7 @@ pub struct Line {
     pub clean: f64,
     /// Robust accuracy under AutoAttack, in percent; `None` for other cascades.
     pub autoattack: Option<f64>,
-    /// Best known robust accuracy, in percent.
+    /// Best known robust accuracy, or the mean one under corruptions, in percent.
     pub robust: f64,
     /// Whether AutoAttack's figure may be too high; `None` is "Unknown".
     pub unreliable: Option<bool>,
@@ -60,6 +73,44 @@ pub fn board(dataset: &str, threat: ThreatModel, theirs: &[Published], ours: &[R
     let mut lines: Vec<Line> = theirs.iter().map(published_line).collect();
     let here = ours.iter().filter(|row| row.dataset == dataset && row.threat == threat);
     lines.extend(here.map(our_line));
+    placed(dataset, Some(threat), lines)
+}
+
+/// An entry of RobustBench for common corruptions as a line.
+///
+/// # Errors
+/// If it lacks an accuracy without or with corruptions.
+pub fn corrupted((key, entry): &Named) -> Result<Line> {
+    let percent = |name: &str| {
+        entry
+            .percent(name)
+            .ok_or_else(|| Error::input(format!("`{name}`: expected a percentage, like \"92.44\"")))
+    };
+    let words = |name: &str| plain(entry.text(name).unwrap_or_default());
+    Ok(Line {
+        rank: Some(0),
+        ours: false,
+        method: key.clone(),
+        title: words("name"),
+        clean: percent("clean_acc")?,
+        autoattack: None,
+        robust: percent("corruptions_acc")?,
+        unreliable: entry.unreliable(),
+        extra_data: entry.extra_data(),
+        architecture: words("architecture"),
+        venue: words("venue"),
+        source: words("link"),
+        footnote: words("footnote"),
+        counts: None,
+    })
+}
+
+/// The board of lines made by [`corrupted`].
+pub fn corruptions(dataset: &str, lines: Vec<Line>) -> Board {
+    placed(dataset, None, lines)
+}
+
+fn placed(dataset: &str, threat: Option<ThreatModel>, mut lines: Vec<Line>) -> Board {
     // Stable: equals stay as they stood, as in RobustBench.
     lines.sort_by(|a, b| b.robust.total_cmp(&a.robust));
     let mut place = 0;
@@ -68,6 +119,11 @@ pub fn board(dataset: &str, threat: ThreatModel, theirs: &[Published], ours: &[R
         line.rank = Some(place);
     }
     Board { dataset: dataset.to_owned(), threat, lines }
+}
+
+/// Text without RobustBench's line breaks.
+fn plain(text: &str) -> String {
+    text.replace("<br>", " ").replace("<br/>", " ")
 }
 
 /// One board for each data set and threat model of `ours`, beside the shipped results.
@@ -86,7 +142,6 @@ pub fn boards(ours: &[Row]) -> Vec<Board> {
 }
 
 fn published_line(one: &Published) -> Line {
-    let plain = |text: &str| text.replace("<br>", " ").replace("<br/>", " ");
     Line {
         rank: Some(0),
         ours: false,

@@ -106,11 +106,16 @@ impl Entry {
             clean: percent("clean_acc", self.clean())?,
             robust: percent("autoattack_acc", self.ranking())?,
             autoattack: percent("autoattack_acc", self.percent("autoattack_acc"))?,
-            extra_data: self.fields.get("additional_data").and_then(Value::as_bool) == Some(true),
+            extra_data: self.extra_data(),
             source: words("link"),
             unreliable: self.unreliable(),
             footnote: words("footnote"),
         })
+    }
+
+    /// Whether data beyond the training set was used.
+    pub fn extra_data(&self) -> bool {
+        self.fields.get("additional_data").and_then(Value::as_bool) == Some(true)
     }
 
     /// Whether AutoAttack's figure may be too high; `None` where the entry does not say.

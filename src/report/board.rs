@@ -26,6 +26,17 @@ const HEADER: [&str; 9] = [
     "Venue",
 ];
 
+/// The columns of a board's table: the place among RobustBench's, and the heading. Where nothing
+/// attacks there is neither AutoAttack's figure nor a doubt about it.
+fn columns(board: &Board) -> Vec<(usize, &'static str)> {
+    let all = HEADER.iter().copied().enumerate();
+    if board.threat.is_some() {
+        return all.collect();
+    }
+    let word = |(at, word)| (at, if at == 4 { "Accuracy under corruptions" } else { word });
+    all.filter(|(at, _)| ![3, 5].contains(at)).map(word).collect()
+}
+
 fn cells(line: &Line) -> [String; 9] {
     let tick = |is: bool| if is { "yes" } else { "no" }.to_owned();
     [
@@ -53,9 +64,13 @@ pub fn shown(board: &Board, top: usize) -> Vec<&Line> {
 
 /// The board within 80 columns.
 pub fn terminal(board: &Board, top: usize) -> String {
-    let mut text = format!("{}, {}\n", board.dataset, board.threat);
-    let widths = [4, 22, 5, 5, 5, 3, 3, 13, 11];
-    let heads = ["rank", "method", "clean", "AA", "best", "AA?", "ext", "architecture", "venue"];
+    let mut text = format!("{}\n", board.title());
+    let attacked = board.threat.is_some();
+    // Columns of width 0 are left out.
+    let widths =
+        if attacked { [4, 22, 5, 5, 5, 3, 3, 13, 11] } else { [4, 32, 5, 0, 5, 0, 3, 13, 11] };
+    let best = if attacked { "best" } else { "corr." };
+    let heads = ["rank", "method", "clean", "AA", best, "AA?", "ext", "architecture", "venue"];
     push(&mut text, &heads.map(str::to_owned), &widths, ' ');
     text.push_str(&"─".repeat(80));
     text.push('\n');
@@ -85,7 +100,7 @@ pub fn terminal(board: &Board, top: usize) -> String {
 
 fn push(text: &mut String, cells: &[String; 9], widths: &[usize; 9], mark: char) {
     let mut line = String::from(mark);
-    for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+    for (at, (cell, width)) in cells.iter().zip(widths).enumerate().filter(|one| *one.1.1 > 0) {
         let cell = if cell.chars().count() > *width {
             cell.chars().take(width - 1).chain(['…']).collect()
         } else {
@@ -121,15 +136,15 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
 pub fn markdown(boards: &[Board]) -> String {
     let mut text = String::new();
     for board in boards {
-        let _ = write!(
-            text,
-            "## {}, {}\n\n| {} |\n|--:|:--|--:|--:|--:|:--|:--|:--|:--|\n",
-            escape(&board.dataset),
-            board.threat,
-            HEADER.join(" | ")
-        );
+        let columns = columns(board);
+        let heads: Vec<_> = columns.iter().map(|(_, head)| *head).collect();
+        let rules: String =
+            columns.iter().map(|(at, _)| ["|:--", "|--:"][is_figure(*at)]).collect();
+        let title = escape(&board.title());
+        let _ = write!(text, "## {title}\n\n| {} |\n{rules}|\n", heads.join(" | "));
         for line in &board.lines {
-            let mut cells = cells(line).map(|cell| escape(&cell));
+            let all = cells(line);
+            let mut cells: Vec<_> = columns.iter().map(|(at, _)| escape(&all[*at])).collect();
             if line.ours {
                 cells[1] = format!("**ours: {}**<br>{}", cells[1], escape(&line.footnote));
             } else if line.source.starts_with("http") {
@@ -139,7 +154,7 @@ pub fn markdown(boards: &[Board]) -> String {
         }
         text.push('\n');
     }
-    text.push_str(NOTE);
+    text.push_str(note(boards));
     text.push('\n');
     text
 }
@@ -149,20 +164,38 @@ const NOTE: &str = "Order: best known robust accuracy, descending, as RobustBenc
 figures: RobustBench's entries of March 2025 and the papers' own tables. Results of gauntlet are \
 marked as ours; those on few images or with a shortened cascade take no rank: not comparable.";
 
+/// What a reader of common corruptions must know.
+const CORRUPTED: &str = "Order: mean accuracy under common corruptions, descending. Published \
+figures: RobustBench's entries, read from their files.";
+
+fn note(boards: &[Board]) -> &'static str {
+    if boards.iter().all(|board| board.threat.is_none()) { CORRUPTED } else { NOTE }
+}
+
+/// Whether a column holds figures, which stand to the right.
+fn is_figure(at: usize) -> usize {
+    usize::from(at == 0 || (2..5).contains(&at))
+}
+
 /// The boards as LaTeX, whole, with booktabs and longtable.
 pub fn latex(boards: &[Board]) -> String {
     let mut text = String::from("% Needs \\usepackage{booktabs,longtable}.\n");
     for board in boards {
-        let head = HEADER.map(latex::escape).join(" & ");
+        let columns = columns(board);
+        let heads: Vec<_> = columns.iter().map(|(_, head)| latex::escape(head)).collect();
+        let kinds = ["r", "p{4.2cm}", "r", "r", "r", "l", "l", "p{2.6cm}", "p{2cm}"];
+        let kinds: String = columns.iter().map(|(at, _)| kinds[*at]).collect();
         let _ = write!(
             text,
-            "{{\\small\n\\begin{{longtable}}{{@{{}}rp{{4.2cm}}rrrllp{{2.6cm}}p{{2cm}}@{{}}}}\n  \
-             \\caption{{{}, {}}}\\\\\n  \\toprule\n  {head} \\\\\n  \\midrule\n  \\endhead\n",
-            latex::escape(&board.dataset),
-            latex::escape(&board.threat.to_string())
+            "{{\\small\n\\begin{{longtable}}{{@{{}}{kinds}@{{}}}}\n  \\caption{{{}}}\\\\\n  \
+             \\toprule\n  {} \\\\\n  \\midrule\n  \\endhead\n",
+            latex::escape(&board.title()),
+            heads.join(" & ")
         );
         for line in &board.lines {
-            let mut cells = cells(line).map(|cell| latex::escape(&cell));
+            let all = cells(line);
+            let mut cells: Vec<_> =
+                columns.iter().map(|(at, _)| latex::escape(&all[*at])).collect();
             if line.ours {
                 let note = latex::escape(&line.footnote);
                 cells[1] = format!("\\textbf{{ours: {}}} ({note})", cells[1]);
@@ -186,7 +219,7 @@ pub fn csv(boards: &[Board]) -> String {
                 text,
                 "{},{},{cells},{},{}",
                 quoted(&board.dataset),
-                quoted(&board.threat.to_string()),
+                quoted(&board.threat.map_or_else(|| "corruptions".into(), |one| one.to_string())),
                 line.ours,
                 quoted(&line.footnote)
             );
@@ -204,24 +237,34 @@ pub fn html(boards: &[Board]) -> Result<String> {
     let tables: Vec<_> = boards
         .iter()
         .map(|board| {
+            let columns = columns(board);
+            let heads: Vec<_> =
+                columns.iter().map(|(at, head)| (head, is_figure(*at) == 1)).collect();
             let lines: Vec<_> = board
                 .lines
                 .iter()
                 .map(|line| {
+                    let all = cells(line);
+                    let cells: Vec<_> =
+                        columns.iter().map(|(at, _)| (&all[*at], is_figure(*at) == 1)).collect();
                     let link = line.source.starts_with("http").then_some(&line.source);
                     serde_json::json!({
-                        "cells": cells(line), "ours": line.ours, "title": line.title,
+                        "cells": cells, "ours": line.ours, "title": line.title,
                         "footnote": line.footnote, "link": link,
                         "comparable": line.rank.is_some(),
                     })
                 })
                 .collect();
-            let title = format!("{}, {}", board.dataset, board.threat);
-            serde_json::json!({ "title": title, "lines": lines })
+            serde_json::json!({ "title": board.title(), "heads": heads, "lines": lines })
         })
         .collect();
     let page = minijinja::value::Serde(serde_json::json!({
-        "tables": tables, "header": HEADER, "note": NOTE,
+        "tables": tables, "note": note(boards),
+        "title": if boards.iter().any(|board| board.lines.iter().any(|line| line.ours)) {
+            "Ours beside published results"
+        } else {
+            "Published results"
+        },
     }));
     let mut environment = Environment::new();
     environment.add_template("board.html", include_str!("board.html")).map_err(failed)?;
@@ -232,7 +275,35 @@ pub fn html(boards: &[Board]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{leaderboard::board::boards, report::write::tests::demo};
+    use crate::{
+        leaderboard::board::{self, boards},
+        report::write::tests::demo,
+    };
+
+    #[test]
+    fn corruptions_have_their_own_columns() {
+        let entry = |corrupted: &str| crate::leaderboard::robustbench::Entry {
+            fields: serde_json::json!({ "clean_acc": "95.1", "corruptions_acc": corrupted })
+                .as_object()
+                .unwrap()
+                .clone(),
+        };
+        let line = |key: &str, corrupted| board::corrupted(&(key.to_owned(), entry(corrupted)));
+        assert!(line("c", "many").unwrap_err().to_string().contains("corruptions_acc"));
+        let lines = vec![line("a_1", "80.5").unwrap(), line("b", "90").unwrap()];
+        let boards = [board::corruptions("cifar10", lines)];
+        let text = terminal(&boards[0], 10);
+        assert!(text.contains("corr.") && !text.contains("AA"), "{text}");
+        let table = markdown(&boards);
+        let table: Vec<_> = table.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(table.iter().all(|line| line.matches('|').count() == 8), "{table:?}");
+        assert!(table[2].starts_with("| 1 | b | 95.10 | 90.00 |"), "{}", table[2]);
+        let tex = latex(&boards);
+        assert!(tex.contains("{@{}rp{4.2cm}rrlp{2.6cm}p{2cm}@{}}") && tex.contains("a\\_1"));
+        let page = html(&boards).unwrap();
+        assert!(page.contains("Accuracy under corruptions") && !page.contains("AutoAttack"));
+        assert!(csv(&boards).contains("\"corruptions\""));
+    }
 
     #[test]
     fn boards_fit_the_terminal_and_escape_our_names() {

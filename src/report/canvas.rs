@@ -75,12 +75,25 @@ pub fn svg(figure: &Figure) -> Result<String> {
         "<svg role=\"img\" aria-label=\"{label}\" width=\"3.25in\" height=\"{:.3}in\"",
         f64::from(height) / 384.0
     );
-    let family = "font-family=\"DejaVu Sans, Verdana, sans-serif\"";
-    Ok(text.replacen(&old, &new, 1).replace("font-family=\"sans-serif\"", family).replacen(
-        "</svg>",
-        &format!("{hover}</svg>"),
-        1,
-    ))
+    let family = "font-family=\"DejaVu Sans, Verdana, sans-serif\" font-size=\"44\" fill=\"none\"";
+    let text = lean(&text).replacen(&old, &format!("{new} {family}"), 1);
+    Ok(text.replacen("</svg>", &format!("{hover}</svg>"), 1))
+}
+
+/// The drawing without what the root says for all of it, or what is so anyway: two fifths.
+fn lean(svg: &str) -> String {
+    let mut text = svg.to_owned();
+    for idle in [
+        " opacity=\"1\"",
+        " fill=\"none\"",
+        " stroke=\"none\" stroke-width=\"1\"",
+        " stroke=\"none\"",
+        " font-family=\"sans-serif\"",
+        " font-size=\"44\"",
+    ] {
+        text = text.replace(idle, "");
+    }
+    text.replace(" \"/>", "\"/>").replace("\">\n", "\">").replace("\n</text>", "</text>")
 }
 
 fn hover(spot: &Spot) -> String {

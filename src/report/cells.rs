@@ -39,7 +39,24 @@ pub(super) struct Job {
     pub(super) id: String,
     pub(super) facts: Vec<(String, String)>,
     pub(super) spec: String,
+    /// The end of its log.
     pub(super) log: String,
+    /// Lines of the whole log, if these are more.
+    pub(super) lines: Option<usize>,
+}
+
+/// What of a job's log the page quotes: lines from its end, and their length at most.
+const LOG: (usize, usize) = (12, 400);
+
+/// The file of a log that is too long to be quoted whole.
+pub(super) fn log_file(one: &Provenance) -> Option<String> {
+    let long = one.log.lines().nth(LOG.0).is_some() || one.log.lines().any(|l| l.len() > LOG.1);
+    long.then(|| format!("logs/{}.log", one.job))
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<String> = log.lines().map(|line| line.chars().take(LOG.1).collect()).collect();
+    lines[lines.len().saturating_sub(LOG.0)..].join("\n")
 }
 
 /// `41 s`, `12 min`, `3.2 h`.
@@ -148,7 +165,8 @@ pub(super) fn jobs(row: &Row, provenance: &[Provenance]) -> Vec<Job> {
                 id: one.job.clone(),
                 facts,
                 spec: serde_json::to_string_pretty(&one.spec).unwrap_or_default(),
-                log: one.log.clone(),
+                log: tail(&one.log),
+                lines: log_file(one).map(|_| one.log.lines().count()),
             });
         }
         at += 1;

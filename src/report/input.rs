@@ -89,7 +89,7 @@ pub struct Provenance {
     pub inputs: Vec<String>,
     /// (what, value): seeds, device, versions, wall time, hashes of files.
     pub facts: Vec<(String, String)>,
-    /// The end of what it printed; may be empty.
+    /// What it printed; may be empty.
     #[serde(default)]
     pub log: String,
 }

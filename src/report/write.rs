@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    canvas, figures, html,
+    canvas, cells, figures, html,
     input::Input,
     latex, overfit, pgfplots, picture,
     pivot::{self, Pivot},
@@ -32,9 +32,9 @@ pub struct Written {
 }
 
 /// Writes the report on `input` into `out`: `report.html` (alone sufficient), `report.md`,
-/// `leaderboard.md`, `tables.tex`, `results.csv`, `.json`, `.parquet`, `plots/`, `grids/`,
-/// `robustbench/`. Each file is replaced in one step; plots and entries of an earlier report that
-/// no longer exist are removed.
+/// `leaderboard.md`, `tables.tex`, `results.csv`, `.json`, `.parquet`, `plots/`, `grids/`, `logs/`
+/// (those too long for the page), `robustbench/`. Each file is replaced in one step; what an earlier
+/// report wrote there and this one does not is removed.
 ///
 /// # Errors
 /// If `out` cannot be written to, or an image's bytes do not fit its size.
@@ -52,6 +52,11 @@ pub fn write(input: &Input, out: &Path) -> Result<Written> {
     }
     for (at, grid) in input.grids.iter().enumerate() {
         folder.write(&grid_file(at), &picture::sheet(grid)?)?;
+    }
+    for one in &input.provenance {
+        if let Some(name) = cells::log_file(one) {
+            folder.write(&name, format!("{}\n", one.log.trim_end()).as_bytes())?;
+        }
     }
     for (at, row) in table::ranked(&input.rows).into_iter().enumerate() {
         folder
@@ -77,6 +82,12 @@ pub fn write(input: &Input, out: &Path) -> Result<Written> {
     Ok(Written { html, markdown, files: folder.files })
 }
 
+/// What the files of a report are listed in, for the next one.
+const LIST: &str = ".report-files";
+
+/// The folders that a report fills.
+const FOLDERS: [&str; 4] = ["plots", "grids", "logs", "robustbench"];
+
 struct Folder {
     root: PathBuf,
     files: Vec<PathBuf>,
@@ -84,7 +95,7 @@ struct Folder {
 
 impl Folder {
     fn open(root: &Path) -> Result<Self> {
-        for part in ["plots", "grids", "robustbench"] {
+        for part in FOLDERS {
             fs::create_dir_all(root.join(part)).at(&root.join(part))?;
         }
         Ok(Self { root: root.to_owned(), files: Vec::new() })
@@ -104,25 +115,26 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes what an earlier report left in the folders that are wholly ours.
+    /// Removes what an earlier report wrote and this one did not, by the list it left; whatever
+    /// else lies there is not ours. Leaves the list of this one.
     fn sweep(&self) -> Result<()> {
-        for part in ["plots", "grids", "robustbench"] {
-            let folder = self.root.join(part);
-            let mut empty = true;
-            for item in fs::read_dir(&folder).at(&folder)? {
-                let path = item.at(&folder)?.path();
-                if self.files.contains(&path) {
-                    empty = false;
-                } else if path.is_file() {
-                    fs::remove_file(&path).at(&path)?;
-                }
-            }
-            if empty {
-                // Something else may lie in there; then the folder stays.
-                let _ = fs::remove_dir(&folder);
+        let list = self.root.join(LIST);
+        let earlier = fs::read_to_string(&list).unwrap_or_default();
+        for name in earlier.lines() {
+            let path = self.root.join(name);
+            let place = Path::new(name).parent().and_then(Path::to_str);
+            let ours = place.is_some_and(|place| FOLDERS.contains(&place));
+            if ours && !self.files.contains(&path) && path.is_file() {
+                fs::remove_file(&path).at(&path)?;
             }
         }
-        Ok(())
+        for part in FOLDERS {
+            // Those with something in them stay.
+            let _ = fs::remove_dir(self.root.join(part));
+        }
+        let names = self.files.iter().filter_map(|path| path.strip_prefix(&self.root).ok());
+        let names: Vec<_> = names.map(|name| name.display().to_string()).collect();
+        atomic::write(&list, (names.join("\n") + "\n").as_bytes())
     }
 }
 
@@ -312,6 +324,32 @@ pub(crate) mod tests {
             Input { rows: vec![], grids: vec![], curves: vec![], provenance: vec![], ..demo() };
         let written = write(&input, folder.path()).unwrap();
         assert!(fs::read_to_string(written.html).unwrap().contains("No results yet"));
+    }
+
+    #[test]
+    fn a_later_report_removes_what_is_stale_and_nothing_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("plots")).unwrap();
+        fs::write(at("plots/mine.pdf"), "mine").unwrap();
+        let mut input = demo();
+        input.provenance[0].log = "a line\n".repeat(13);
+        let log = at("logs").join(format!("{}.log", input.provenance[0].job));
+        let page = write(&input, folder.path()).unwrap().html;
+        assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 13);
+        let text = fs::read_to_string(page).unwrap();
+        assert!(text.contains(&format!("logs/{}.log", input.provenance[0].job)));
+        assert_eq!(text.matches("a line").count() % 12, 0);
+        input.provenance.clear();
+        input.grids.clear();
+        input.curves.clear();
+        write(&input, folder.path()).unwrap();
+        assert!(!at("logs").exists() && !at("grids").exists());
+        assert!(at("plots/mine.pdf").exists() && at("plots/attacks.svg").exists());
+        let curves = fs::read_dir(at("plots")).unwrap().filter(|item| {
+            item.as_ref().unwrap().file_name().to_string_lossy().starts_with("curve-")
+        });
+        assert_eq!(curves.count(), 0);
     }
 
     #[test]
