@@ -66,7 +66,12 @@ pub fn run(args: &Args) -> Result<()> {
     let loaded = load::load_any(&args.file, told, device)?;
     let _guard = tch::no_grad_guard();
     let (name, result) = match loaded {
-        Loaded::Classifier(network) => ("logits", logits(args, &inputs, &*network)?),
+        Loaded::Classifier(network) => {
+            if let Some(architecture) = network.architecture() {
+                eprintln!("network: {architecture}");
+            }
+            ("logits", logits(args, &inputs, &*network)?)
+        }
         Loaded::Denoiser(network) => ("denoised", denoised(args, &inputs, &*network)?),
     };
     tensors::write(&args.out, &[(name.to_owned(), result)], &[])

@@ -83,6 +83,10 @@ impl Classifier for Wrapped {
         self.model.classes()
     }
 
+    fn architecture(&self) -> Option<String> {
+        self.model.architecture()
+    }
+
     fn logits(&self, x: &Tensor) -> Tensor {
         self.model.logits(&moved(x, &self.scale, &self.shift))
     }

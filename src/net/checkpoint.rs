@@ -188,7 +188,7 @@ fn take_normalisation(named: &mut Vec<(String, Array)>) -> Option<(bool, [[f64; 
 
 /// The architecture and the number of classes that `named` belongs to, if its names and shapes
 /// tell. Nonlinearities leave no trace: wide networks are taken for Swish, as the paper's are, and
-/// `cifar-small` for `cnn-a`.
+/// `cifar-small` for `cnn-a`, which a caller tells apart by the list around it.
 pub fn infer(named: &Arrays) -> Option<(String, i64)> {
     let shape = |name: &str| named.get(name).map(Array::shape);
     let width = |name: &str| shape(name)?.first().map(|&width| width as i64);

@@ -206,6 +206,20 @@ impl Classifier for Network {
         self.spec.classes
     }
 
+    fn architecture(&self) -> Option<String> {
+        let ClassifierSpec { arch, dataset, classes } = &self.spec;
+        let inside = match arch::resolve(arch, dataset) {
+            Ok((_, Some([mean, deviation]))) => {
+                let list = |values: [f64; 3]| {
+                    values.map(|value| ((value * 1e4).round() / 1e4).to_string()).join(" ")
+                };
+                format!("normalised by mean {} and deviation {}", list(mean), list(deviation))
+            }
+            _ => "images as they are".into(),
+        };
+        Some(format!("{arch}, {classes} classes, {inside}"))
+    }
+
     fn logits(&self, x: &Tensor) -> Tensor {
         self.forward_still(x, Mode::Eval)
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    formats::tree::Document,
+    formats::tree::{Document, Tree},
 };
 
 /// An architecture and a number of classes that names and shapes show.
@@ -31,6 +31,10 @@ pub(super) fn spec(
         }
         (Some(name), _, None) => behind(name.to_owned(), state.normalisation, &dataset)?,
         (None, Some(name), _) => name.to_owned(),
+        // The two share all names and shapes; only Wong et al. save a list, a cascade.
+        (None, None, Some((found, _))) if found == "cnn-a" && is_cascade(document) => {
+            behind("cifar-small".into(), state.normalisation, &dataset)?
+        }
         (None, None, Some((found, _))) => recognised(found, stem, state, &dataset)?,
         (None, None, None) => {
             let closest = closest::describe(&state.arrays);
@@ -50,6 +54,11 @@ pub(super) fn spec(
         (None, None) => 10,
     };
     Ok(ClassifierSpec { arch, dataset, classes })
+}
+
+/// Whether the weights are a list of state dicts, as Wong et al. 2018 save their networks.
+fn is_cascade(document: &Document) -> bool {
+    matches!(document.tree.get("state_dict"), Some(Tree::List(_)))
 }
 
 /// The name of what was `found`, and told by nobody.

@@ -46,6 +46,12 @@ pub trait Classifier {
         None
     }
 
+    /// The architecture that it was taken for, with the normalisation inside, for people to look
+    /// at: `wrn-28-10-swish, normalised as cifar10`. `None` for programs, which bring their own.
+    fn architecture(&self) -> Option<String> {
+        None
+    }
+
     /// What whoever trusts a robust accuracy should know of how it answers, in sentences: that it
     /// optimises at test time, that it was saved in training mode.
     fn remarks(&self) -> &[String] {
