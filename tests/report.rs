@@ -149,6 +149,7 @@ fn hostile() -> report::Input {
     input.grids[0].title = attack.into();
     input.grids[0].images[0].label = format!("\" onerror=\"console.error('ran')\" {attack}");
     input.curves[0].title = attack.into();
+    input.curves[0].setting = attack.into();
     input.curves[0].lines[0].0 = attack.into();
     input.provenance[0].spec = serde_json::json!({ "x": attack });
     input.provenance[0].facts.push((attack.into(), attack.into()));

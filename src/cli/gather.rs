@@ -11,8 +11,12 @@ use crate::{
     digest::JobId,
     error::{AtPath, Error, Result},
     evaluate::Evaluation,
-    leaderboard::{Row, aggregate::summarise, row::Reference},
-    plan::{Cell, CellEvaluation, Plan, Stage, Work},
+    leaderboard::{
+        Row,
+        aggregate::summarise,
+        row::{Reference, is_seed},
+    },
+    plan::{Cell, CellEvaluation, Job, Plan, Stage, Work},
     report::{Curve, Input, Provenance},
     store::{Artifact, Lookup, Store},
     train::spec::TrainSpec,
@@ -247,16 +251,30 @@ fn curves(plan: &Plan, store: &Store) -> Vec<Curve> {
                     lines::<FitLine>(&log).iter().map(|l| (l.images as f64, l.loss)).collect();
                 curves.push(Curve {
                     title: format!("{} ({})", job.work.title(), job.id.short()),
+                    setting: String::new(),
+                    seed: None,
                     x_label: "images seen".to_owned(),
                     y_label: "denoising loss".to_owned(),
                     lines: vec![("loss".to_owned(), points)],
                 });
             }
-            Work::Train(spec) => curves.push(training(spec, job.work.title(), &lines(&log))),
+            Work::Train(spec) => {
+                let curve = training(spec, job.work.title(), &lines(&log));
+                curves.push(Curve { setting: setting(plan, job), ..curve });
+            }
             _ => {}
         }
     }
     curves
+}
+
+/// The axis values of the first cell that a job serves, without seeds.
+fn setting(plan: &Plan, job: &Job) -> String {
+    let Some(cell) = job.cells.first().and_then(|at| plan.cells.get(*at)) else {
+        return String::new();
+    };
+    let values = cell.values.iter().filter(|value| !is_seed(&value.path));
+    values.map(|value| format!("{}={}", value.path, value.label)).collect::<Vec<_>>().join(" ")
 }
 
 fn training(spec: &TrainSpec, title: String, log: &[TrainLine]) -> Curve {
@@ -277,7 +295,9 @@ fn training(spec: &TrainSpec, title: String, log: &[TrainLine]) -> Curve {
         .map(|(name, points)| (name.to_owned(), points))
         .collect();
     Curve {
-        title: format!("{title}, seed {}", spec.seed),
+        title,
+        setting: String::new(),
+        seed: Some(spec.seed),
         x_label: "epoch".to_owned(),
         y_label: "accuracy (%)".to_owned(),
         lines,

@@ -176,6 +176,8 @@ fn curves() -> Vec<Curve> {
     vec![
         Curve {
             title: "Training, 50K generated, 20 steps".into(),
+            setting: String::new(),
+            seed: None,
             x_label: "epoch".into(),
             y_label: "accuracy (%)".into(),
             lines: vec![
@@ -185,6 +187,8 @@ fn curves() -> Vec<Curve> {
         },
         Curve {
             title: "Denoiser".into(),
+            setting: String::new(),
+            seed: None,
             x_label: "images seen (thousands)".into(),
             y_label: "loss".into(),
             lines: vec![("EDM loss".into(), line(1.2, 0.21, 30.0, 200))],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::leaderboard::{Row, frame::Group, row::short_axis};
 
 use super::{
-    figures::axis,
+    figures::{axis, more},
     plot::{Figure, Scale},
     sweeps::{LINES, bars, line, line_point},
     table::{value_text, varying},
@@ -34,6 +34,7 @@ pub(super) fn epsilons(groups: &[Group], rows: &[Row]) -> Vec<Figure> {
             }
         }
         lines.retain(|(_, points)| points.len() > 1);
+        let left_out = more(lines.len().saturating_sub(LINES), "line");
         lines.truncate(LINES);
         if lines.is_empty() {
             continue;
@@ -51,8 +52,8 @@ pub(super) fn epsilons(groups: &[Group], rows: &[Row]) -> Vec<Figure> {
         figures.push(Figure {
             name: format!("accuracy-by-epsilon-{norm}"),
             title: format!("Robust accuracy against ε, {norm}"),
-            caption: format!("{}; at 0: clean accuracy.", bars(groups)),
-            x: axis(unit, Scale::Linear),
+            caption: format!("{}; at 0: clean accuracy.{left_out}", bars(groups)),
+            x: axis(unit, Scale::Settings),
             y: axis("robust accuracy (%)", Scale::Linear),
             series: series.collect(),
             bars: vec![],

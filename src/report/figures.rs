@@ -4,20 +4,23 @@ use crate::{
     error::Result,
     leaderboard::{
         Row,
-        frame::aggregate,
+        frame::{Group, aggregate},
         published::{Published, matching},
         row::short_axis,
+        statistics::spread,
     },
     threat::ThreatModel,
     units::Tally,
 };
 
 use super::{
+    curves::learning,
     epsilon::epsilons,
-    input::{Curve, Input},
+    input::Input,
     plot::{Axis, Bar, Figure, Hue, Point, Scale, Series, brief},
-    sweeps::{scale, sweeps},
-    table::{accuracy, name, ranked, value_text, varying},
+    seeds::{self, Setting, settings},
+    sweeps::{bars, group_point, scale, sweeps},
+    table::{accuracy, name, value_text, varying},
 };
 
 /// All figures of a report, in reading order.
@@ -29,16 +32,17 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     if !rows.is_empty() {
         let groups = aggregate(rows)?;
-        figures.push(intervals(rows));
+        let settings = settings(rows)?;
+        figures.push(intervals(&settings, rows));
         figures.extend(sweeps(rows, &groups, &input.layout.x));
         figures.extend(epsilons(&groups, rows));
-        figures.extend(waterfall(rows));
+        figures.extend(waterfall(&settings));
         figures.extend(scatters(rows, input.small_scale));
         let fid = (Scale::Linear, "fid", "Fréchet inception distance (FID)");
-        figures.extend(relation(rows, fid, |row| row.fid));
+        figures.extend(relation(rows, &settings, fid, |row| row.fid));
         let minutes = |row: &Row| Some(row.total_seconds() / 60.0).filter(|cost| *cost > 0.0);
         let cost = (Scale::Log, "cost", "cost: generate + train + evaluate (minutes)");
-        figures.extend(relation(rows, cost, minutes));
+        figures.extend(relation(rows, &settings, cost, minutes));
     }
     if rows.iter().any(|row| row.fid.is_some() && !row.fid_published) {
         for figure in figures.iter_mut().filter(|figure| figure.name.contains("fid")) {
@@ -46,7 +50,7 @@ pub fn all(input: &Input) -> Result<Vec<Figure>> {
             figure.caption.push_str(super::pivot::FILTERS);
         }
     }
-    figures.extend(input.curves.iter().enumerate().map(|(at, curve)| learning(at, curve)));
+    figures.extend(learning(&input.curves));
     Ok(figures)
 }
 
@@ -81,41 +85,48 @@ fn names(rows: &[&Row]) -> (Vec<String>, String) {
     (owned.iter().map(name).collect(), parts.join(" · "))
 }
 
-/// Clean and robust accuracy of every row with intervals.
-fn intervals(rows: &[Row]) -> Figure {
-    let shown = ranked(rows);
-    let (names, parts) = names(&shown);
-    let series = |label: &str, hollow: bool, of: fn(&Row) -> Tally| Series {
+/// Clean and robust accuracy of every setting with intervals.
+fn intervals(settings: &[Setting], rows: &[Row]) -> Figure {
+    let (shown, left_out) = seeds::shown(settings);
+    let (names, parts) = names(&shown.iter().map(|one| &one.row).collect::<Vec<_>>());
+    let series = |label: &str, clean: bool| Series {
         label: label.to_owned(),
-        hue: Hue::Series(usize::from(!hollow)),
+        hue: Hue::Series(usize::from(!clean)),
         joined: false,
-        hollow,
+        hollow: clean,
         points: shown
             .iter()
             .enumerate()
-            .map(|(at, row)| Point {
-                x: of(row).percent(),
-                y: at as f64,
-                interval: Some(of(row).interval()),
-                tip: format!("{}: {label} {}", names[at], counted(of(row))),
+            .map(|(at, one)| {
+                let point = group_point(&one.group, &names[at], clean);
+                Point { x: point.y, y: at as f64, ..point }
             })
             .collect(),
     };
+    let groups: Vec<Group> = shown.iter().map(|one| one.group.clone()).collect();
     Figure {
         name: "accuracy-by-cell".into(),
         title: "Clean and robust accuracy".into(),
         caption: format!(
-            "Every evaluated cell, best robust accuracy first within a threat model. Bars: 95% \
-             Wilson intervals{}.",
-            examples(rows)
+            "Every evaluated setting, best robust accuracy first within a threat model. \
+             {}{}.{}",
+            bars(&groups),
+            examples(rows),
+            more(left_out, "setting")
         ),
         x: axis("accuracy (%)", Scale::Percent),
         y: axis(&parts, Scale::Names(names.clone())),
-        series: vec![
-            series("clean", true, |row| row.clean),
-            series("robust", false, |row| row.robust),
-        ],
+        series: vec![series("clean", true), series("robust", false)],
         bars: vec![],
+    }
+}
+
+/// ` 3 more lines are left out; the table has them all.`, or nothing.
+pub(super) fn more(left_out: usize, what: &str) -> String {
+    match left_out {
+        0 => String::new(),
+        1 => format!(" 1 more {what} is left out; the table has them all."),
+        count => format!(" {count} more {what}s are left out; the table has them all."),
     }
 }
 
@@ -136,12 +147,15 @@ pub(super) fn file_name(text: &str) -> String {
 }
 
 /// What became of every example: wrong by itself, broken by which attack, robust.
-fn waterfall(rows: &[Row]) -> Option<Figure> {
+fn waterfall(settings: &[Setting]) -> Option<Figure> {
+    let (all, left_out) = seeds::shown(settings);
     let shown: Vec<&Row> =
-        ranked(rows).into_iter().filter(|r| !r.robust_after.is_empty()).collect();
+        all.iter().map(|one| &one.row).filter(|row| !row.robust_after.is_empty()).collect();
     if shown.is_empty() {
         return None;
     }
+    let seeds = settings.iter().any(|one| one.group.members.len() > 1);
+    let seeds = if seeds { " Seeds of a setting together." } else { "" };
     let (names, parts) = names(&shown);
     let mut attacks: Vec<String> = Vec::new();
     let mut bars = Vec::new();
@@ -177,7 +191,10 @@ fn waterfall(rows: &[Row]) -> Option<Figure> {
     Some(Figure {
         name: "attacks".into(),
         title: "Which attack broke how many".into(),
-        caption: "Each example counts for the first attack of the cascade that broke it.".into(),
+        caption: format!(
+            "Each example counts for the first attack of the cascade that broke it.{seeds}{}",
+            more(left_out, "setting")
+        ),
         x: axis("examples (%)", Scale::Percent),
         y: axis(&parts, Scale::Names(names)),
         series: vec![],
@@ -264,28 +281,21 @@ fn scatter(
     }
 }
 
-/// Robust accuracy against something else that rows know.
+/// Robust accuracy against something else that rows know, on average over seeds.
 fn relation(
     rows: &[Row],
+    settings: &[Setting],
     (wide, file, label): (Scale, &str, &str),
     of: impl Fn(&Row) -> Option<f64>,
 ) -> Option<Figure> {
-    let varying = varying(rows);
+    let varying = varying(&settings.iter().map(|one| one.row.clone()).collect::<Vec<_>>());
     let mut series: Vec<Series> = Vec::new();
-    for row in rows {
-        let Some(x) = of(row) else { continue };
-        let threat = row.threat.to_string();
-        let point = Point {
-            x,
-            y: row.robust.percent(),
-            interval: Some(row.robust.interval()),
-            tip: format!(
-                "{}, {threat}: {}, robust {}",
-                name(row, &varying),
-                brief(x),
-                counted(row.robust)
-            ),
-        };
+    for one in settings {
+        let known: Vec<f64> = one.group.members.iter().filter_map(|at| of(&rows[*at])).collect();
+        let Some(x) = spread(&known).map(|known| known.mean) else { continue };
+        let threat = one.row.threat.to_string();
+        let words = format!("{}, {threat}: {}", name(&one.row, &varying), brief(x));
+        let point = Point { x, ..group_point(&one.group, &words, false) };
         match series.iter_mut().find(|series| series.label == threat) {
             Some(series) => series.points.push(point),
             None => series.push(Series {
@@ -298,55 +308,19 @@ fn relation(
         }
     }
     let values: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
-    let spread = values.iter().any(|value| (value - values[0]).abs() > 1e-9);
-    spread.then(|| Figure {
+    let differ = values.iter().any(|value| (value - values[0]).abs() > 1e-9);
+    let groups: Vec<Group> = settings.iter().map(|one| one.group.clone()).collect();
+    differ.then(|| Figure {
         name: format!("accuracy-by-{file}"),
         title: format!(
             "Robust accuracy against {}",
             label.split([':', '(']).next().unwrap_or(label).trim_end()
         ),
-        caption: "Bars: 95% Wilson intervals.".into(),
+        caption: format!("{}.", bars(&groups)),
         // Where they span much, as `wide` says.
         x: axis(label, if scale(&values) == Scale::Log { wide } else { Scale::Linear }),
         y: axis("robust accuracy (%)", Scale::Linear),
         series,
         bars: vec![],
     })
-}
-
-/// Every `k`-th point and the last, so that a column holds them.
-fn thinned(points: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
-    let step = points.len().div_ceil(CURVE).max(1);
-    let kept = move |at: &usize| at.is_multiple_of(step) || at + 1 == points.len();
-    (0..points.len()).filter(kept).map(|at| &points[at])
-}
-
-/// Points of a learning curve: more than this, and a column of a paper has fewer dots.
-const CURVE: usize = 200;
-
-fn learning(at: usize, curve: &Curve) -> Figure {
-    let lines = curve.lines.iter().enumerate().map(|(hue, (label, points))| Series {
-        label: label.clone(),
-        hue: Hue::Series(hue),
-        joined: true,
-        hollow: false,
-        points: thinned(points)
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .map(|(x, y)| Point {
-                x: *x,
-                y: *y,
-                interval: None,
-                tip: format!("{label}, {} {}: {y:.4}", curve.x_label, brief(*x)),
-            })
-            .collect(),
-    });
-    Figure {
-        name: format!("curve-{:02}-{}", at + 1, file_name(&curve.title)),
-        title: curve.title.clone(),
-        caption: String::new(),
-        x: axis(&curve.x_label, Scale::Linear),
-        y: axis(&curve.y_label, Scale::Linear),
-        series: lines.collect(),
-        bars: vec![],
-    }
 }

@@ -54,6 +54,7 @@ impl Mapping {
                 Self { low: 0.0, high: 100.0, zero: None, log: false, ticks }
             }
             Scale::Linear => Self::linear(values, room),
+            Scale::Settings => Self::settings(values, room),
             Scale::Log => Self::log(values, room),
         }
     }
@@ -61,9 +62,32 @@ impl Mapping {
     fn linear(values: &[f64], room: usize) -> Self {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let (low, high) = if low.is_finite() { (low, high) } else { (0.0, 1.0) };
+        let (low, high) = match high - low {
+            _ if !low.is_finite() => (0.0, 1.0),
+            // All the same: a tenth around it.
+            span if span < 1e-9 * high.abs().max(1e-9) => {
+                let around = (0.1 * high.abs()).max(1e-6);
+                (low - around, high + around)
+            }
+            _ => (low, high),
+        };
         let ticks = ticks(low, high, room);
         Self { low: ticks[0], high: ticks[ticks.len() - 1], zero: None, log: false, ticks }
+    }
+
+    /// Ticks stand at the values while they are few, and at whole numbers where they are whole;
+    /// nothing lies on the frame.
+    fn settings(values: &[f64], room: usize) -> Self {
+        let mut own: Vec<f64> = values.to_vec();
+        own.sort_by(f64::total_cmp);
+        own.dedup();
+        let [low, .., high] = own[..] else { return Self::linear(values, room) };
+        let edge = 0.04 * (high - low);
+        let (low, high) = (low - edge, high + edge);
+        let whole = own.iter().all(|value| value.fract() == 0.0);
+        let mut marks = if own.len() <= room + 1 { own } else { ticks(low, high, room) };
+        marks.retain(|tick| (low..=high).contains(tick) && (!whole || tick.fract() == 0.0));
+        Self { low, high, zero: None, log: false, ticks: marks }
     }
 
     /// Ticks stand at the measured values while they are few, else at powers of ten.
@@ -155,6 +179,19 @@ pub(super) fn legend_lines(figure: &Figure) -> Vec<Vec<Key>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn axes_of_settings_have_the_settings_as_ticks() {
+        let epochs = Mapping::settings(&[1.0, 2.0, 3.0, 2.0], 5);
+        assert_eq!(epochs.ticks, [1.0, 2.0, 3.0]);
+        assert!(epochs.share(1.0) > 0.0 && epochs.share(3.0) < 1.0);
+        let many: Vec<f64> = (1..=40).map(f64::from).collect();
+        assert_eq!(Mapping::settings(&many, 5).ticks, [0.0, 10.0, 20.0, 30.0, 40.0]);
+        let few: Vec<f64> = (1..=8).map(f64::from).collect();
+        assert_eq!(Mapping::settings(&few, 5).ticks, [2.0, 4.0, 6.0, 8.0]);
+        let same = Mapping::linear(&[22.17, 22.17], 5);
+        assert!(same.low < 22.0 && same.high > 22.3, "{:?}", same.ticks);
+    }
 
     #[test]
     fn logarithmic_axes_have_round_ticks_enough() {

@@ -19,8 +19,9 @@ use super::{
     overfit, picture,
     pivot::{self, Part, Pivot},
     plot::Figure,
-    table::{accuracy, leaderboard, name, ranked, value_text, varying},
-    write::{verdicts, warnings},
+    seeds::{self, Best, Setting},
+    table::{accuracy, leaderboard, ranked, value_text, varying},
+    write::warnings,
 };
 
 /// The whole page.
@@ -31,6 +32,11 @@ pub fn page(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> Result<Strin
     let mut environment = Environment::new();
     let failed =
         |error: minijinja::Error| Error::input(format!("the report's template: {error:#}"));
+    // Between tags a quotation mark is harmless; specs are full of them.
+    environment.add_filter("text", |text: &str| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        minijinja::Value::from_safe_string(text)
+    });
     environment.add_template("report.html", include_str!("template.html")).map_err(failed)?;
     let template = environment.get_template("report.html").map_err(failed)?;
     let page = Page::of(input, figures, pivots)?;
@@ -71,10 +77,7 @@ struct Card {
     threat: String,
     dataset: String,
     percent: String,
-    low: String,
-    high: String,
-    correct: u64,
-    total: u64,
+    exact: String,
     whisker: String,
 }
 
@@ -131,7 +134,6 @@ struct Plot {
     caption: String,
     svg: String,
     tips: Vec<String>,
-    wide: bool,
 }
 
 #[derive(Serialize)]
@@ -139,6 +141,8 @@ struct Sheet {
     title: String,
     caption: String,
     columns: usize,
+    /// On a phone: lines stay whole or break in their middle.
+    narrow: usize,
     images: Vec<Image>,
 }
 
@@ -155,6 +159,7 @@ impl Page {
         let rows = &input.rows;
         let warnings = warnings(rows).into_iter().map(|(text, places)| Warning { text, places });
         let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let best = if rows.is_empty() { vec![] } else { seeds::best(rows)? };
         let json = serde_json::to_vec(rows).map_err(Error::input)?;
         Ok(Self {
             title: input.title().to_owned(),
@@ -162,8 +167,8 @@ impl Page {
             file: input.suite.chars().map(safe).collect(),
             description: input.description.clone(),
             small_scale: input.small_scale,
-            best: cards(rows),
-            verdicts: verdicts(input),
+            verdicts: best.iter().map(Best::verdict).collect(),
+            best: best.iter().map(card).collect(),
             warnings: warnings.collect(),
             shared: leaderboard(rows, accuracy).shared.join(", "),
             columns: columns(rows),
@@ -215,29 +220,28 @@ fn whisker(row: &Row, width: f64) -> String {
     )
 }
 
-fn cards(rows: &[Row]) -> Vec<Card> {
-    let varying = varying(rows);
-    let mut cards: Vec<Card> = Vec::new();
-    for (at, row) in ranked(rows).into_iter().enumerate() {
-        let threat = row.threat.to_string();
-        if cards.iter().any(|card| card.threat == threat && card.dataset == row.dataset) {
-            continue;
+fn card(best: &Best) -> Card {
+    let Setting { row, group } = &best.setting;
+    let Tally { correct, total } = row.robust;
+    let exact = match group.robust.deviation {
+        Some(deviation) => format!(
+            "mean of {} seeds ± {deviation:.1} · {correct} of {total} together",
+            group.robust.count
+        ),
+        None => {
+            let (low, high) = row.robust.interval();
+            format!("95% interval {low:.1} to {high:.1} · {correct} of {total} images")
         }
-        let (low, high) = row.robust.interval();
-        cards.push(Card {
-            rank: at + 1,
-            name: name(row, &varying),
-            threat,
-            dataset: row.dataset.clone(),
-            percent: format!("{:.1}", row.robust.percent()),
-            low: format!("{low:.1}"),
-            high: format!("{high:.1}"),
-            correct: row.robust.correct,
-            total: row.robust.total,
-            whisker: whisker(row, 300.0),
-        });
+    };
+    Card {
+        rank: best.rank,
+        name: best.name.clone(),
+        threat: row.threat.to_string(),
+        dataset: row.dataset.clone(),
+        percent: format!("{:.1}", group.robust.mean),
+        exact,
+        whisker: whisker(row, 300.0),
     }
-    cards
 }
 
 fn columns(rows: &[Row]) -> Vec<Column> {
@@ -385,7 +389,6 @@ fn plot(figure: &Figure) -> Result<Plot> {
         caption: figure.caption.clone(),
         svg,
         tips: tips.collect(),
-        wide: figure.names().is_some_and(|names| names.len() > 16),
     })
 }
 
@@ -404,6 +407,10 @@ fn grids(input: &Input) -> Result<Vec<Sheet>> {
             title: grid.title.clone(),
             caption: grid.caption.clone(),
             columns: grid.columns.max(1),
+            narrow: match grid.columns.max(1) {
+                many if many > 6 => many.div_ceil(2),
+                few => few,
+            },
             images: images.collect::<Result<_>>()?,
         })
     };

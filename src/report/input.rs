@@ -63,11 +63,17 @@ pub struct GridImage {
     pub rgb: Vec<u8>,
 }
 
-/// One plot of how a training went.
+/// How one training went. Those that differ only in seed share a plot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// Which training.
     pub title: String,
+    /// The cell that it is for, without its seed; may be empty.
+    #[serde(default)]
+    pub setting: String,
+    /// Its seed, where it is one of several repetitions.
+    #[serde(default)]
+    pub seed: Option<u64>,
     /// Horizontal axis with its unit: `epoch`, `images seen`.
     pub x_label: String,
     /// Vertical axis with its unit: `loss (nats)`, `accuracy (%)`.

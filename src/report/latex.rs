@@ -26,33 +26,78 @@ pub fn tables(
     }
     let shared: Vec<_> = leaderboard.shared.iter().map(|text| escape(text)).collect();
     let caption = format!("Leaderboard ({}). Brackets: 95\\% Wilson interval.", shared.join(", "));
-    text.push_str(&plain_table(leaderboard, &caption, small_scale));
+    if !leaderboard.body.is_empty() {
+        text.push_str(&plain_table(leaderboard, &caption, small_scale));
+    }
     text
 }
 
 const SMALL: &str = " Small scale: not comparable with published results.";
 
-fn environment(caption: &str, columns: &str, body: &str) -> String {
-    // Many columns stand closer, in smaller letters.
-    let size =
-        if columns.len() > 6 { "\\footnotesize\\setlength{\\tabcolsep}{3.5pt}" } else { "\\small" };
+/// Lines that a page holds.
+const PAGE: usize = 48;
+
+/// A table, or as many as its lines (the first is the header) need.
+fn environments(caption: &str, columns: &str, lines: &[Vec<String>]) -> String {
+    let (header, body) = (&lines[..1], &lines[1..]);
+    if body.len() <= PAGE {
+        return environment(caption, columns, lines);
+    }
+    let mut text = String::new();
+    for (at, part) in body.chunks(PAGE).enumerate() {
+        let caption = if at == 0 { caption } else { "Continued from the table before." };
+        text.push_str(&environment(caption, columns, &[header, part].concat()));
+    }
+    text
+}
+
+/// Points across one column of a paper in two, and across its page.
+const COLUMN: (usize, usize) = (240, 500);
+
+/// A table in letters that fit: over one column, else over both.
+fn environment(caption: &str, columns: &str, lines: &[Vec<String>]) -> String {
+    let width = |at: usize| lines.iter().map(|line| letters(&line[at])).max().unwrap_or(0);
+    let letters: usize = (0..columns.len()).map(width).sum();
+    // Half a size to the letter, and the space between columns.
+    let points = |tenths: usize, between: usize| letters * tenths / 20 + columns.len() * between;
+    // Parts of one table need not agree, so each is measured alone.
+    let (size, wide) = if points(90, 12) <= COLUMN.0 {
+        ("\\small", false)
+    } else if points(80, 7) <= COLUMN.0 {
+        ("\\footnotesize\\setlength{\\tabcolsep}{3.5pt}", false)
+    } else if points(80, 7) <= COLUMN.1 {
+        ("\\footnotesize\\setlength{\\tabcolsep}{3.5pt}", true)
+    } else {
+        ("\\scriptsize\\setlength{\\tabcolsep}{2pt}", true)
+    };
+    let table = if wide { "table*" } else { "table" };
+    let body: String = lines.iter().skip(1).map(|cells| line(cells)).collect();
+    let head = line(&lines[0]);
     format!(
-        "\\begin{{table}}[t]\n  \\centering\n  {size}\n  \\caption{{{caption}}}\n  \
-         \\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n    \\toprule\n{body}    \\bottomrule\n  \
-         \\end{{tabular}}\n\\end{{table}}\n\n"
+        "\\begin{{{table}}}[t]\n  \\centering\n  {size}\n  \\caption{{{caption}}}\n  \
+         \\begin{{tabular}}{{@{{}}{columns}@{{}}}}\n    \\toprule\n{head}    \\midrule\n{body}    \
+         \\bottomrule\n  \\end{{tabular}}\n\\end{{{table}}}\n\n"
     )
 }
 
+/// Letters that a cell shows, about: commands and braces show none.
+fn letters(cell: &str) -> usize {
+    let plain = cell.replace("\\textbf", "").replace("$^\\approx$", "~");
+    plain.chars().filter(|letter| !"{}\\$".contains(*letter)).count()
+}
+
 fn line(cells: &[String]) -> String {
-    format!("    {} \\\\\n", cells.join(" & "))
+    // After a line's end LaTeX takes a bracket for an argument.
+    let open = cells.first().is_some_and(|cell| cell.starts_with(['[', '*']));
+    let guard = if open { "{}" } else { "" };
+    format!("    {guard}{} \\\\\n", cells.join(" & "))
 }
 
 fn pivot_table(pivot: &Pivot, small_scale: bool) -> String {
     let parts = pivot.parts();
     let mut header: Vec<String> = pivot.names.iter().map(|name| escape(name)).collect();
     header.extend(parts.iter().map(|part| escape(pivot.heading(*part))));
-    let mut body = line(&header);
-    body.push_str("    \\midrule\n");
+    let mut lines = vec![header];
     for one in &pivot.lines {
         let mut cells: Vec<String> = one.names.iter().map(|name| escape(name)).collect();
         cells.extend(parts.iter().map(|part| {
@@ -64,7 +109,7 @@ fn pivot_table(pivot: &Pivot, small_scale: bool) -> String {
                 _ => text,
             }
         }));
-        body.push_str(&line(&cells));
+        lines.push(cells);
     }
     let caption = format!(
         "{}. {}{}",
@@ -73,17 +118,17 @@ fn pivot_table(pivot: &Pivot, small_scale: bool) -> String {
         if small_scale { SMALL } else { "" }
     );
     let columns = format!("{}{}", "l".repeat(pivot.names.len()), "r".repeat(parts.len()));
-    environment(&caption, &columns, &body)
+    environments(&caption, &columns, &lines)
 }
 
 fn plain_table(table: &Table, caption: &str, small_scale: bool) -> String {
     let escaped = |cells: &[String]| cells.iter().map(|cell| escape(cell)).collect::<Vec<_>>();
-    let mut body = line(&escaped(&table.header));
-    body.push_str("    \\midrule\n");
-    table.body.iter().for_each(|cells| body.push_str(&line(&escaped(cells))));
+    let all = std::iter::once(&table.header).chain(&table.body);
+    let lines: Vec<_> = all.map(|cells| escaped(cells)).collect();
     let caption = format!("{caption}{}", if small_scale { SMALL } else { "" });
     let figures = table.header.len() - table.words;
-    environment(&caption, &format!("{}{}", "l".repeat(table.words), "r".repeat(figures)), &body)
+    let columns = format!("{}{}", "l".repeat(table.words), "r".repeat(figures));
+    environments(&caption, &columns, &lines)
 }
 
 /// Text from data, made safe for LaTeX.
@@ -138,6 +183,7 @@ mod tests {
         );
         assert!(text.contains("50\\%\\_of\\_\\{a\\}") && text.contains("\\textbf{"));
         assert!(text.contains("not comparable"));
+        assert!(text.contains("\\begin{table*}") || text.contains("\\begin{table}"));
         // Every line of a table has as many cells as its column specification.
         for table in text.split("\\begin{tabular}{@{}").skip(1) {
             let columns = table.split('@').next().unwrap().len();
@@ -145,5 +191,25 @@ mod tests {
                 assert_eq!(line.replace("\\&", "").matches('&').count() + 1, columns, "{line}");
             }
         }
+    }
+
+    #[test]
+    fn long_tables_are_parted_and_wide_ones_take_both_columns() {
+        let table = |lines: usize, width: usize| Table {
+            header: vec!["name".into(), "figure".into()],
+            body: vec![vec!["[x]".repeat(width), "1".into()]; lines],
+            words: 1,
+            shared: vec![],
+        };
+        let small = plain_table(&table(3, 1), "c", false);
+        assert!(
+            small.contains("\\begin{table}[t]") && small.contains("\n    {}[x] & 1 "),
+            "{small}"
+        );
+        let wide = plain_table(&table(100, 40), "c", false);
+        assert_eq!(wide.matches("\\begin{table*}[t]").count(), 3);
+        assert_eq!(wide.matches("Continued").count(), 2);
+        assert_eq!(wide.matches("name & figure").count(), 3);
+        assert_eq!(wide.matches("& 1 ").count(), 100);
     }
 }

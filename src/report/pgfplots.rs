@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{
+    frame::{Frame, height},
     latex::escape,
     plot::{Figure, Hue, PALETTE, Scale, brief},
 };
@@ -153,19 +154,23 @@ fn options(figure: &Figure) -> Vec<String> {
     if figure.x.scale == Scale::Percent {
         options.push("  xmin=0, xmax=100".to_owned());
     }
+    let frame = Frame::of(figure, height(figure));
+    // The ticks of the drawing, where pgfplots would choose powers of ten and fractions.
+    let ticks = |ticks: &[f64], place: &dyn Fn(f64) -> f64, axis: &str| {
+        let places: Vec<_> = ticks.iter().map(|tick| place(*tick).to_string()).collect();
+        let labels: Vec<_> = ticks.iter().map(|tick| brief(*tick)).collect();
+        let (places, labels) = (places.join(","), labels.join(","));
+        [format!("  {axis}tick={{{places}}}"), format!("  {axis}ticklabels={{{labels}}}")]
+    };
     if figure.x.scale == Scale::Log {
-        let mut values: Vec<f64> =
-            figure.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
-        values.sort_by(f64::total_cmp);
-        values.dedup();
         options.push("  xmode=log".to_owned());
-        if values.len() > 6 {
-            return options;
-        }
-        let ticks: Vec<_> = values.iter().map(|value| shown(figure, *value).to_string()).collect();
-        let labels: Vec<_> = values.iter().map(|value| brief(*value)).collect();
-        options.push(format!("  xtick={{{}}}", ticks.join(",")));
-        options.push(format!("  xticklabels={{{}}}", labels.join(",")));
+    }
+    if matches!(figure.x.scale, Scale::Log | Scale::Settings) {
+        options.extend(ticks(&frame.x.ticks, &|x| shown(figure, x), "x"));
+    }
+    if figure.y.scale == Scale::Log {
+        options.push("  ymode=log".to_owned());
+        options.extend(ticks(&frame.y.ticks, &|y| y, "y"));
     }
     options
 }
@@ -195,10 +200,12 @@ fn style(figure: &Figure, series: &super::plot::Series) -> String {
         _ => ("*", colour(series.hue)),
     };
     let lines = match (series.joined, series.hollow) {
-        (false, _) => "only marks",
+        (false, _) => "only marks, mark size=1.6pt",
         (true, true) => "dashed",
         (true, false) => "solid",
     };
+    // Long curves are lines; markers would hide them.
+    let mark = if series.joined && series.points.len() > 24 { "none" } else { mark };
     let fill = if series.hollow { "white" } else { &colour };
     let direction = if figure.names().is_some() { "x" } else { "y" };
     format!(

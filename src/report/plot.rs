@@ -33,6 +33,8 @@ pub struct Axis {
 pub enum Scale {
     /// Evenly; the range is taken from the data.
     Linear,
+    /// Evenly; ticks stand at the values themselves while they are few.
+    Settings,
     /// Evenly over the whole range from 0 to 100.
     Percent,
     /// By logarithm; a zero stands left of the smallest value, behind a gap.

@@ -7,7 +7,7 @@ use crate::leaderboard::{
 };
 
 use super::{
-    figures::{axis, counted, examples, file_name},
+    figures::{axis, counted, examples, file_name, more},
     plot::{Figure, Hue, Point, Scale, Series, brief},
     table::{is_threat, value_text, varying},
 };
@@ -53,7 +53,13 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
     };
     for group in groups {
         let Some(x) = place(group, name) else { continue };
-        let words = settings(group, name, varying);
+        // How a classifier learns changes nothing of the images.
+        let of_images: Vec<String> = varying
+            .iter()
+            .filter(|axis| !axis.starts_with("train.") && !axis.starts_with("evaluate."))
+            .cloned()
+            .collect();
+        let words = settings(group, name, &of_images);
         for row in group.members.iter().map(|at| &rows[*at]) {
             if let Some(fid) = row.fid {
                 let label = if words.is_empty() { "FID" } else { &words };
@@ -69,7 +75,8 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
     for one in &mut series {
         one.points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
-    series.retain(|one| one.points.len() > 1);
+    // The FID of one set at several counts says nothing about counts.
+    series.retain(|one| one.points.iter().any(|point| point.y != one.points[0].y));
     series.truncate(LINES);
     let values: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
     let label = axis_label(name, varying);
@@ -81,7 +88,12 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
         x: axis(&label, scale(&values)),
         y: axis(
             "FID",
-            scale(&series.iter().flat_map(|s| s.points.iter().map(|p| p.y)).collect::<Vec<_>>()),
+            match scale(
+                &series.iter().flat_map(|s| s.points.iter().map(|p| p.y)).collect::<Vec<_>>(),
+            ) {
+                Scale::Log => Scale::Log,
+                _ => Scale::Linear,
+            },
         ),
         series,
         bars: vec![],
@@ -224,10 +236,7 @@ pub(super) fn sweep(name: &str, rows: &[Row], groups: &[Group], varying: &[Strin
         }
     }
     let label = axis_label(name, varying);
-    let left_out = match total.saturating_sub(LINES) {
-        0 => String::new(),
-        more => format!(" {more} more lines are left out; the table has them all."),
-    };
+    let left_out = more(total.saturating_sub(LINES), "line");
     let clean = if total <= 3 { "Clean (dashed) and robust accuracy" } else { "Robust accuracy" };
     Figure {
         name: format!("accuracy-by-{}", file_name(&label)),
@@ -305,11 +314,19 @@ fn published(name: &str, rows: &[Row], groups: &[Group]) -> Option<Series> {
 }
 
 pub(super) fn line_point(group: &Group, label: &str, x: f64, clean: bool) -> Point {
+    Point { x, ..group_point(group, &format!("{label}, at {}", brief(x)), clean) }
+}
+
+/// An accuracy of a group up the side: spread over seeds, else the interval of the one.
+pub(super) fn group_point(group: &Group, label: &str, clean: bool) -> Point {
     let kind = if clean { "clean" } else { "robust" };
     let (spread, pooled) =
         if clean { (group.clean, group.clean_pooled) } else { (group.robust, group.robust_pooled) };
+    // A share is never below none or above all, whatever the deviation.
     let interval = match spread.deviation {
-        Some(deviation) => (spread.mean - deviation, spread.mean + deviation),
+        Some(deviation) => {
+            ((spread.mean - deviation).max(0.0), (spread.mean + deviation).min(100.0))
+        }
         None => pooled.interval(),
     };
     let seeds = match spread.deviation {
@@ -318,8 +335,12 @@ pub(super) fn line_point(group: &Group, label: &str, x: f64, clean: bool) -> Poi
         }
         None => counted(pooled),
     };
-    let tip = format!("{label}, at {}: {kind} {seeds}", brief(x));
-    Point { x, y: spread.mean, interval: Some(interval), tip }
+    Point {
+        x: 0.0,
+        y: spread.mean,
+        interval: Some(interval),
+        tip: format!("{label}: {kind} {seeds}"),
+    }
 }
 
 /// Logarithmic where values span more than a decade.
@@ -328,5 +349,5 @@ pub(super) fn scale(values: &[f64]) -> Scale {
     let low = positive().fold(f64::INFINITY, f64::min);
     let high = positive().fold(0.0, f64::max);
     let even = values.iter().any(|value| *value < 0.0) || high < 3.0 * low;
-    if even && !(values.contains(&0.0) && high > 50.0) { Scale::Linear } else { Scale::Log }
+    if even && !(values.contains(&0.0) && high > 50.0) { Scale::Settings } else { Scale::Log }
 }

@@ -8,6 +8,7 @@ use crate::{
         row::{Reference, is_seed, natural, short_axis},
     },
     suite::report::{Layout, Quantity},
+    threat::ThreatModel,
 };
 
 use super::{
@@ -109,6 +110,7 @@ impl View<'_> {
                 let header =
                     columns.iter().map(|(threat, value)| format!("{}, {threat}", word(*value)));
                 let header = header.collect();
+                let header = once(&columns, header, &mut lines);
                 Pivot {
                     title: dataset,
                     names: self.headings(&self.names),
@@ -162,6 +164,37 @@ impl View<'_> {
         }
         tables
     }
+}
+
+/// Without an attack the threat model does not matter: where the clean figures of every line agree
+/// they stand once. Gives the headings that remain.
+fn once(
+    columns: &[(ThreatModel, Quantity)],
+    header: Vec<String>,
+    lines: &mut [Line],
+) -> Vec<String> {
+    let clean: Vec<usize> =
+        (0..columns.len()).filter(|at| columns[*at].1 == Quantity::Clean).collect();
+    let agree = |line: &Line| {
+        let mut known = clean.iter().filter_map(|at| line.figures[*at].as_ref());
+        let first = known.next();
+        known.all(|one| first.is_some_and(|f| (f.spread, f.pooled) == (one.spread, one.pooled)))
+    };
+    if clean.len() < 2 || !lines.iter().all(agree) {
+        return header;
+    }
+    let stays = |at: &usize| *at == clean[0] || !clean.contains(at);
+    for line in lines {
+        let found = || clean.iter().filter_map(|at| line.figures[*at].as_ref());
+        let published = found().find_map(|one| one.published);
+        let shared = found().next().map(|one| Figure { published, ..one.clone() });
+        let all = std::mem::take(&mut line.figures).into_iter().enumerate();
+        line.figures = all.filter(|(at, _)| stays(at)).map(|(_, figure)| figure).collect();
+        // Those before it are of robust accuracy.
+        line.figures[clean[0]] = shared;
+    }
+    let all = header.into_iter().enumerate().filter(|(at, _)| stays(at));
+    all.map(|(at, name)| if at == clean[0] { "clean".to_owned() } else { name }).collect()
 }
 
 fn word(quantity: Quantity) -> &'static str {

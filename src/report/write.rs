@@ -17,7 +17,7 @@ use super::{
     latex, overfit, pgfplots, picture,
     pivot::{self, Pivot},
     plot::Figure,
-    table,
+    seeds, table,
 };
 
 /// Where the main files of a report lie.
@@ -75,7 +75,7 @@ pub fn write(input: &Input, out: &Path) -> Result<Written> {
         writer(&out.join(name), &input.rows)?;
         folder.files.push(out.join(name));
     }
-    let markdown = folder.write("report.md", markdown(input, &figures, &pivots).as_bytes())?;
+    let markdown = folder.write("report.md", markdown(input, &figures, &pivots)?.as_bytes())?;
     // Last: whoever finds the page finds everything else.
     let html = folder.write("report.html", page.as_bytes())?;
     folder.sweep()?;
@@ -170,35 +170,6 @@ pub(super) fn attacks(row: &Row) -> String {
 /// The watermark of small experiments.
 pub const SMALL: &str = "Small scale: not comparable with published results.";
 
-/// The best row of every (data set, threat model), said in words.
-pub fn verdicts(input: &Input) -> Vec<String> {
-    let varying = table::varying(&input.rows);
-    let mut seen = Vec::new();
-    let mut verdicts = Vec::new();
-    for row in table::ranked(&input.rows) {
-        let key = (row.dataset.clone(), row.threat);
-        if seen.contains(&key) {
-            continue;
-        }
-        seen.push(key);
-        let (low, high) = row.robust.interval();
-        verdicts.push(format!(
-            "Under {} on {}, the best cell is {}: {} of {} images withstood every attack, {:.1}% \
-             (95% interval {low:.1} to {high:.1}); without an attack {} of {} were right, {}%.",
-            row.threat,
-            row.dataset,
-            table::name(row, &varying),
-            row.robust.correct,
-            row.robust.total,
-            row.robust.percent(),
-            row.clean.correct,
-            row.clean.total,
-            table::accuracy(row.clean),
-        ));
-    }
-    verdicts
-}
-
 /// Every distinct warning with the rows that it concerns.
 pub(super) fn warnings(rows: &[Row]) -> Vec<(String, Vec<String>)> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -220,7 +191,7 @@ fn leaderboard_markdown(input: &Input) -> String {
     format!("# {suite}: leaderboard\n\n{watermark}{}", table::markdown(&input.rows))
 }
 
-fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
+fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> Result<String> {
     let mut text = format!("# {}\n\n", table::escape(input.title()));
     if input.small_scale {
         let _ = write!(text, "> **{SMALL}**\n\n");
@@ -228,8 +199,8 @@ fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
     if !input.description.is_empty() {
         let _ = write!(text, "{}\n\n", table::escape(&input.description));
     }
-    for verdict in verdicts(input) {
-        let _ = writeln!(text, "- {}", table::escape(&verdict));
+    for best in seeds::best(&input.rows)? {
+        let _ = writeln!(text, "- {}", table::escape(&best.verdict()));
     }
     let _ = write!(text, "\n## Leaderboard\n\n{}", table::markdown(&input.rows));
     let warned = warnings(&input.rows);
@@ -271,7 +242,7 @@ fn markdown(input: &Input, figures: &[Figure], pivots: &[Pivot]) -> String {
     for (what, version) in &input.versions {
         let _ = writeln!(text, "- {}: {}", table::escape(what), table::escape(version));
     }
-    text
+    Ok(text)
 }
 
 /// An input read back from JSON, for examples and tools.
