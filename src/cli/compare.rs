@@ -111,13 +111,13 @@ fn names(args: &Args) -> (String, String) {
 fn against(args: &Args, first: &[Found], second: &[Found]) -> Result<Versus> {
     let (first_name, second_name) = names(args);
     let mut matches = Vec::new();
-    let mut notes = Vec::new();
+    let (mut notes, mut alone) = (Vec::new(), Vec::new());
     let mut left: Vec<&Found> = second.iter().collect();
     // Two single evaluations belong together whatever they are called.
     let single = first.len() == 1 && second.len() == 1;
     for a in first {
         let Some(at) = left.iter().position(|b| single || same(a, b)) else {
-            notes.push(format!("{} stands only in {first_name}", title(a)));
+            alone.push(a);
             continue;
         };
         let b = left.remove(at);
@@ -143,7 +143,8 @@ fn against(args: &Args, first: &[Found], second: &[Found]) -> Result<Versus> {
             matches.len()
         ));
     }
-    notes.extend(left.iter().map(|b| format!("{} stands only in {second_name}", title(b))));
+    notes.extend(lonely(&alone, &first_name));
+    notes.extend(lonely(&left, &second_name));
     if matches.is_empty() {
         return Err(Error::input(format!(
             "{first_name} and {second_name} have no cell with the same axis values, data set and \
@@ -152,6 +153,17 @@ fn against(args: &Args, first: &[Found], second: &[Found]) -> Result<Versus> {
         )));
     }
     Ok(Versus { first: first_name, second: second_name, matches, notes })
+}
+
+/// Says which results have no partner: the first few by name.
+fn lonely(alone: &[&Found], place: &str) -> Option<String> {
+    const NAMED: usize = 3;
+    let mut names: Vec<String> = alone.iter().take(NAMED).map(|one| title(one)).collect();
+    if alone.len() > NAMED {
+        names.push(format!("{} more", alone.len() - NAMED));
+    }
+    let verb = if alone.len() == 1 { "stands" } else { "stand" };
+    (!names.is_empty()).then(|| format!("{} {verb} only in {place}", names.join("; ")))
 }
 
 fn same(a: &Found, b: &Found) -> bool {
@@ -226,7 +238,16 @@ fn against_published(args: &Args, first: &[Found], key: &str) -> Result<Versus> 
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
         let hint = near.map_or_else(
-            || "none is published for its data set and threat model".to_owned(),
+            || {
+                let mut models: Vec<String> = first
+                    .iter()
+                    .map(|a| format!("{} under {}", a.row.dataset, a.row.threat))
+                    .collect();
+                models.sort();
+                models.dedup();
+                models.truncate(4);
+                format!("none is published for {}", models.join(", "))
+            },
             |near| format!("did you mean published:{near}?"),
         );
         let wanted = match key {

@@ -86,8 +86,14 @@ impl Entry {
     pub fn published(&self, key: &str, norm: Norm) -> Result<Published> {
         let words = |name: &str| self.text(name).unwrap_or_default().to_owned();
         let epsilon = match self.fields.get("eps") {
-            Some(Value::String(text)) if super::row::number(text).is_some() => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::String(text))
+                if super::row::number(text).is_some_and(|eps| eps.is_finite() && eps > 0.0) =>
+            {
+                text.clone()
+            }
+            Some(Value::Number(number)) if number.as_f64().is_some_and(|eps| eps > 0.0) => {
+                number.to_string()
+            }
             _ => return Err(Error::input("`eps`: expected a bound, like \"8/255\"")),
         };
         let percent = |key: &str, found: Option<f64>| {
@@ -95,6 +101,11 @@ impl Entry {
                 Error::input(format!("`{key}`: expected a percentage, like \"92.44\""))
             })
         };
+        // Ranked by AutoAttack's figure it would stand where a better attack has put it lower.
+        let external = self.text("external").is_some_and(|text| !text.trim().is_empty());
+        if external && self.percent("external").is_none() {
+            return Err(Error::input("`external`: expected a percentage, like \"64.20\""));
+        }
         Ok(Published {
             key: key.to_owned(),
             title: words("name"),
@@ -245,17 +256,21 @@ mod tests {
             ("b", r#"{"clean_acc":null,"autoattack_acc":"60","eps":"8/255"}"#),
             ("c", r#"{"clean_acc":"90","autoattack_acc":"60","eps":null}"#),
             ("d", "[]"),
+            ("e", r#"{"clean_acc":"90","autoattack_acc":"60","eps":"8/0"}"#),
+            ("f", r#"{"clean_acc":"90","autoattack_acc":"60","external":"low","eps":"8/255"}"#),
         ];
         for (stem, text) in odd {
             std::fs::write(folder.path().join(format!("{stem}.json")), text).unwrap();
         }
         let (found, complaints) = read_what_fits(folder.path()).unwrap();
-        assert_eq!((found.len(), complaints.len()), (3, 1));
+        assert_eq!((found.len(), complaints.len()), (5, 1));
         assert!(complaints[0].contains("d.json"), "{complaints:?}");
         let line = |at: usize| found[at].1.published(&found[at].0, Norm::Linf);
         assert_eq!((line(0).unwrap().robust, line(0).unwrap().epsilon.as_str()), (61.5, "0.031"));
         assert!(line(1).unwrap_err().to_string().contains("clean_acc"));
         assert!(line(2).unwrap_err().to_string().contains("eps"));
+        assert!(line(3).unwrap_err().to_string().contains("eps"));
+        assert!(line(4).unwrap_err().to_string().contains("external"));
     }
 
     const PARTS: [&str; 7] = [

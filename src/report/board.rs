@@ -101,10 +101,12 @@ pub fn terminal(board: &Board, top: usize) -> String {
 fn push(text: &mut String, cells: &[String; 9], widths: &[usize; 9], mark: char) {
     let mut line = String::from(mark);
     for (at, (cell, width)) in cells.iter().zip(widths).enumerate().filter(|one| *one.1.1 > 0) {
+        // What comes from files must not steer the terminal.
+        let cell = cell.replace(char::is_control, " ");
         let cell = if cell.chars().count() > *width {
             cell.chars().take(width - 1).chain(['…']).collect()
         } else {
-            cell.clone()
+            cell
         };
         let figure = at == 0 || (2..5).contains(&at);
         let _ =
@@ -118,7 +120,7 @@ fn push(text: &mut String, cells: &[String; 9], widths: &[usize; 9], mark: char)
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split_whitespace() {
-        let word: String = word.chars().take(width).collect();
+        let word: String = word.chars().filter(|c| !c.is_control()).take(width).collect();
         let last = lines.last_mut().expect("never empty");
         if !last.is_empty() && last.chars().count() + 1 + word.chars().count() > width {
             lines.push(word);
@@ -177,25 +179,56 @@ fn is_figure(at: usize) -> usize {
     usize::from(at == 0 || (2..5).contains(&at))
 }
 
+/// Headings for paper, where nine columns must fit a page, and what they stand for.
+const BRIEF: [(&str, &str); 9] = [
+    ("Rank", ""),
+    ("Method", ""),
+    ("Clean", "standard accuracy"),
+    ("AA", "AutoAttack robust accuracy"),
+    ("Best", "best known robust accuracy"),
+    ("AA?", "whether AutoAttack's figure may be too high"),
+    ("Extra", "whether data beyond the training set were used"),
+    ("Architecture", ""),
+    ("Venue", ""),
+];
+
 /// The boards as LaTeX, whole, with booktabs and longtable.
 pub fn latex(boards: &[Board]) -> String {
-    let mut text = String::from("% Needs \\usepackage{booktabs,longtable}.\n");
+    let mut text = String::from("% Needs \\usepackage{array,booktabs,longtable}.\n");
+    let ragged = |width: &str| format!(">{{\\raggedright\\arraybackslash}}p{{{width}}}");
     for board in boards {
         let columns = columns(board);
-        let heads: Vec<_> = columns.iter().map(|(_, head)| latex::escape(head)).collect();
-        let kinds = ["r", "p{4.2cm}", "r", "r", "r", "l", "l", "p{2.6cm}", "p{2cm}"];
-        let kinds: String = columns.iter().map(|(at, _)| kinds[*at]).collect();
+        let brief = |at: usize| match (at, board.threat) {
+            (4, None) => ("Corrupted", "mean accuracy under common corruptions"),
+            _ => BRIEF[at],
+        };
+        let (mut heads, mut notes, mut kinds) = (Vec::new(), Vec::new(), String::new());
+        for (at, _) in &columns {
+            let (head, meaning) = brief(*at);
+            heads.push(latex::escape(head));
+            notes.extend((!meaning.is_empty()).then(|| format!("{head}: {meaning}")));
+            match at {
+                1 => kinds.push_str(&ragged("4.6cm")),
+                7 => kinds.push_str(&ragged("2.8cm")),
+                8 => kinds.push_str(&ragged("2.2cm")),
+                _ => kinds.push(if is_figure(*at) == 1 { 'r' } else { 'l' }),
+            }
+        }
+        let caption = format!("{}. {}.", board.title(), notes.join("; "));
         let _ = write!(
             text,
-            "{{\\small\n\\begin{{longtable}}{{@{{}}{kinds}@{{}}}}\n  \\caption{{{}}}\\\\\n  \
-             \\toprule\n  {} \\\\\n  \\midrule\n  \\endhead\n",
-            latex::escape(&board.title()),
+            "{{\\footnotesize\\setlength{{\\tabcolsep}}{{3pt}}\n\\begin{{longtable}}\
+             {{@{{}}{kinds}@{{}}}}\n  \\caption{{{}}}\\\\\n  \\toprule\n  {} \\\\\n  \
+             \\midrule\n  \\endhead\n",
+            latex::escape(&caption),
             heads.join(" & ")
         );
         for line in &board.lines {
             let all = cells(line);
+            // Long names may break where they are joined.
+            let broken = |cell: String| cell.replace("\\_", "\\_\\allowbreak{}");
             let mut cells: Vec<_> =
-                columns.iter().map(|(at, _)| latex::escape(&all[*at])).collect();
+                columns.iter().map(|(at, _)| broken(latex::escape(&all[*at]))).collect();
             if line.ours {
                 let note = latex::escape(&line.footnote);
                 cells[1] = format!("\\textbf{{ours: {}}} ({note})", cells[1]);
@@ -299,7 +332,7 @@ mod tests {
         assert!(table.iter().all(|line| line.matches('|').count() == 8), "{table:?}");
         assert!(table[2].starts_with("| 1 | b | 95.10 | 90.00 |"), "{}", table[2]);
         let tex = latex(&boards);
-        assert!(tex.contains("{@{}rp{4.2cm}rrlp{2.6cm}p{2cm}@{}}") && tex.contains("a\\_1"));
+        assert!(tex.contains("Corrupted: mean") && tex.contains("a\\_\\allowbreak{}1"));
         let page = html(&boards).unwrap();
         assert!(page.contains("Accuracy under corruptions") && !page.contains("AutoAttack"));
         assert!(csv(&boards).contains("\"corruptions\""));
