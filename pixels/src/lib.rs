@@ -7,6 +7,7 @@
 //! every machine.
 
 pub mod ball;
+pub mod layout;
 pub mod plane;
 pub mod select;
 pub mod square;

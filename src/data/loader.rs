@@ -146,25 +146,12 @@ impl<'a> Batches<'a> {
 
     /// Batch `step` alone.
     pub fn at(&self, step: u64) -> Batch {
-        let origins = self.origins(step, &mut Order::default());
-        self.ask(&origins);
-        self.make(step, &origins)
+        self.finish(self.begin(step, &mut Order::default()))
     }
 
-    /// All reads of a batch wait for the disk together instead of one after the other.
-    fn ask(&self, origins: &[Origin]) {
-        let bytes = self.real.image_bytes();
-        for &origin in origins {
-            let (set, index) = self.find(origin);
-            if set.pixels.is_vast() {
-                set.pixels.will_need(index * bytes, bytes);
-            }
-        }
-    }
-
-    /// Batch `step` of the images of `origins`.
-    fn make(&self, step: u64, origins: &[Origin]) -> Batch {
-        let origins = origins.repeat(self.spec.views);
+    /// Batch `step` with the images that are in memory. The disk is asked for all others together.
+    fn begin(&self, step: u64, order: &mut Order) -> Draft {
+        let origins = self.origins(step, order).repeat(self.spec.views);
         let bytes = self.real.image_bytes();
         let mut batch = Batch {
             step,
@@ -174,20 +161,56 @@ impl<'a> Batches<'a> {
             origins,
             noise: Vec::new(),
         };
-        let (mut raw, mut image) = (vec![0; bytes], vec![0; bytes]);
+        let (mut far, mut room) = (Vec::new(), Room::of(bytes));
         let places = batch.pixels.chunks_exact_mut(bytes).zip(&batch.origins);
         for (position, (place, &origin)) in places.enumerate() {
             let (set, index) = self.find(origin);
-            set.read_chw(index, &mut raw, &mut image);
             batch.labels.push(i64::from(set.labels[index]));
-            let mut stream = self.stream("augment", step, position);
-            self.spec.augmentation.apply(&mut stream, self.real.size, &image, place);
+            let take = |raw: &mut [u8], out: &mut [u8]| set.take_chw(index, raw, out);
+            if !self.fill(step, position, place, &mut room, take) {
+                set.pixels.will_need(index * bytes, bytes);
+                far.push(position);
+            }
+        }
+        Draft { batch, far }
+    }
+
+    /// Waits for the images that `draft` lacks, and adds the noise.
+    fn finish(&self, Draft { mut batch, far }: Draft) -> Batch {
+        let (bytes, mut room) = (self.real.image_bytes(), Room::of(self.real.image_bytes()));
+        for position in far {
+            let (set, index) = self.find(batch.origins[position]);
+            let place = &mut batch.pixels[position * bytes..][..bytes];
+            self.fill(batch.step, position, place, &mut room, |raw, out| {
+                set.read_chw(index, raw, out);
+                true
+            });
         }
         for position in 0..batch.labels.len() * self.spec.repeats {
-            let stream = self.stream("craft", step, position);
+            let stream = self.stream("craft", batch.step, position);
             draw(self.spec.noise, stream, bytes, &mut batch.noise);
         }
         batch
+    }
+
+    /// Puts the image that `take` gives at its `place` in batch `step`, if it gives one.
+    fn fill(
+        &self,
+        step: u64,
+        position: usize,
+        place: &mut [u8],
+        Room { raw, image }: &mut Room,
+        take: impl FnOnce(&mut [u8], &mut [u8]) -> bool,
+    ) -> bool {
+        if self.spec.augmentation == Augmentation::NONE {
+            return take(raw, place);
+        }
+        let taken = take(raw, image);
+        if taken {
+            let mut stream = self.stream("augment", step, position);
+            self.spec.augmentation.apply(&mut stream, self.real.size, image, place);
+        }
+        taken
     }
 
     /// Which images batch `step` holds, in random order.
@@ -240,21 +263,35 @@ impl<'a> Batches<'a> {
 
     fn lane(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Batch>) {
         let mut order = Order::default();
-        let mut plan = |step| {
-            let origins = self.origins(step, &mut order);
-            self.ask(&origins);
-            origins
-        };
         let mut steps = steps.peekable();
-        let mut planned = steps.peek().map(|&first| plan(first));
-        while let (Some(step), Some(origins)) = (steps.next(), planned) {
-            // The disk reads for the next batch while this one is made.
-            planned = steps.peek().map(|&next| plan(next));
+        let mut begun = steps.peek().map(|&first| self.begin(first, &mut order));
+        while let (Some(_), Some(draft)) = (steps.next(), begun) {
+            // The disk reads for the next batch while this one is finished and used.
+            begun = steps.peek().map(|&next| self.begin(next, &mut order));
             // The receiver is gone when training ends early: nothing is left to do.
-            if sender.send(self.make(step, &origins)).is_err() {
+            if sender.send(self.finish(draft)).is_err() {
                 return;
             }
         }
+    }
+}
+
+/// A batch of which some images still lie on the disk.
+struct Draft {
+    batch: Batch,
+    /// Their positions.
+    far: Vec<usize>,
+}
+
+/// Room for one image as it lies in its set, and channel by channel.
+struct Room {
+    raw: Vec<u8>,
+    image: Vec<u8>,
+}
+
+impl Room {
+    fn of(bytes: usize) -> Self {
+        Self { raw: vec![0; bytes], image: vec![0; bytes] }
     }
 }
 
@@ -331,109 +368,5 @@ impl Iterator for Ahead {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{Layout, Pixels};
-
-    /// `count` images of 4x4 pixels whose bytes all are their index.
-    fn numbered(count: u8, classes: usize) -> Dataset {
-        Dataset {
-            name: "numbered".into(),
-            classes: (0..classes).map(|class| class.to_string()).collect(),
-            size: (4, 4),
-            layout: Layout::Chw,
-            pixels: Pixels::Owned((0..count).flat_map(|index| [index; 48]).collect()),
-            labels: (0..count).map(|index| u16::from(index) % classes as u16).collect(),
-        }
-    }
-
-    fn spec() -> BatchSpec {
-        BatchSpec {
-            batch: 10,
-            fraction: 0.75,
-            generated: 30,
-            held_out: 5,
-            augmentation: Augmentation::NONE,
-            noise: Noise::Uniform,
-            views: 1,
-            repeats: 1,
-            seed: 3,
-        }
-    }
-
-    fn all(batches: &Batches<'_>, steps: Range<u64>, threads: usize) -> Vec<Batch> {
-        std::thread::scope(|scope| Ahead::start(scope, batches, steps, threads).collect())
-    }
-
-    #[test]
-    fn batches_hold_the_right_share_and_never_the_held_out() {
-        let (real, fake) = (numbered(50, 5), [numbered(20, 5), numbered(20, 5)]);
-        let parts = [&fake[0], &fake[1]];
-        let batches = Batches::new(&real, &parts, spec());
-        assert_eq!(batches.steps(), 5);
-        let mut seen = Vec::new();
-        for batch in all(&batches, 0..5, 1) {
-            let generated =
-                batch.origins.iter().filter(|o| matches!(o, Origin::Generated(_))).count();
-            assert_eq!((batch.labels.len(), generated), (10, 7));
-            for (position, origin) in batch.origins.iter().enumerate() {
-                let byte = match *origin {
-                    Origin::Real(index) => index,
-                    Origin::Generated(index) => index % 20,
-                };
-                assert_eq!(usize::from(batch.pixels[position * 48]), byte);
-                assert_eq!(batch.labels[position], byte as i64 % 5);
-                if let Origin::Real(index) = *origin {
-                    assert!(index >= 5);
-                    seen.push(index);
-                } else if let Origin::Generated(index) = *origin {
-                    assert!(index < 30);
-                }
-            }
-        }
-        // Within one epoch the real images come from one permutation.
-        let count = seen.len();
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!((count, seen.len()), (15, 15));
-    }
-
-    #[test]
-    fn without_generated_images_an_epoch_is_a_permutation_with_a_short_tail() {
-        let real = numbered(28, 4);
-        let spec = BatchSpec { generated: 0, held_out: 3, ..spec() };
-        let batches = Batches::new(&real, &[], spec);
-        let sizes: Vec<_> = all(&batches, 0..3, 1).iter().map(|batch| batch.labels.len()).collect();
-        assert_eq!(sizes, [10, 10, 5]);
-        let order = |step| all(&batches, step..step + 1, 1)[0].origins.clone();
-        assert_ne!(order(0), order(3), "each epoch has its own order");
-    }
-
-    #[test]
-    fn a_short_tail_is_filled_with_generated_images() {
-        let (real, fake) = (numbered(12, 4), numbered(10, 4));
-        let parts = [&fake];
-        let spec = BatchSpec { generated: 10, held_out: 4, batch: 4, fraction: 0.25, ..spec() };
-        // 8 real images are left, in slices of 3: the third holds 2.
-        let tail = Batches::new(&real, &parts, spec);
-        let last = &all(&tail, 0..3, 1)[2];
-        let generated = last.origins.iter().filter(|o| matches!(o, Origin::Generated(_))).count();
-        assert_eq!((last.labels.len(), generated), (4, 2));
-    }
-
-    #[test]
-    fn any_number_of_threads_and_any_start_give_the_same_batches() {
-        let (real, fake) = (numbered(50, 5), numbered(40, 5));
-        let parts = [&fake];
-        let augmentation =
-            Augmentation { pad: 1, mirror: true, rotate: 15.0, ..Augmentation::NONE };
-        let batches = Batches::new(&real, &parts, BatchSpec { augmentation, ..spec() });
-        let one = all(&batches, 0..12, 1);
-        assert_eq!(one, all(&batches, 0..12, 3));
-        assert_eq!(one[7..], all(&batches, 7..12, 2));
-        let noise = &one[0].noise;
-        assert!(noise.iter().all(|v| (-1.0..1.0).contains(v)));
-        let mean = noise.iter().sum::<f32>() / noise.len() as f32;
-        assert!(mean.abs() < 0.1, "{mean}");
-    }
-}
+#[path = "loader_tests.rs"]
+mod tests;

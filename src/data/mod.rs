@@ -197,19 +197,24 @@ impl Dataset {
         }
     }
 
+    /// As [`Dataset::read_chw`], but only if no disk has to be waited for: says whether that was so.
+    pub fn take_chw(&self, index: usize, raw: &mut [u8], out: &mut [u8]) -> bool {
+        if !self.pixels.is_vast() {
+            self.copy_chw(index, out);
+            return true;
+        }
+        let at_hand = self.pixels.copy_at_hand(index * self.image_bytes(), raw);
+        if at_hand {
+            self.turn(raw, out);
+        }
+        at_hand
+    }
+
     /// Writes `image`, of this set's layout, channel by channel.
     fn turn(&self, image: &[u8], out: &mut [u8]) {
         match self.layout {
             Layout::Chw => out.copy_from_slice(image),
-            Layout::Hwc => {
-                let plane = self.size.0 * self.size.1;
-                let (red, rest) = out.split_at_mut(plane);
-                let (green, blue) = rest.split_at_mut(plane);
-                let places = red.iter_mut().zip(green).zip(blue);
-                for ([r, g, b], ((red, green), blue)) in image.as_chunks().0.iter().zip(places) {
-                    (*red, *green, *blue) = (*r, *g, *b);
-                }
-            }
+            Layout::Hwc => ::pixels::layout::split_channels(image, out),
         }
     }
 

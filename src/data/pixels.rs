@@ -105,6 +105,22 @@ impl Pixels {
         }
     }
 
+    /// As [`Pixels::copy_into`], but only if no disk has to be waited for: says whether that was so.
+    pub fn copy_at_hand(&self, start: usize, out: &mut [u8]) -> bool {
+        match self {
+            Self::Owned(_) => {
+                self.copy_into(start, out);
+                true
+            }
+            Self::Mapped(bytes) => bytes.copy_at_hand(start, out),
+            Self::Parts(parts) => {
+                let part = parts.starts.partition_point(|&at| at <= start) - 1;
+                parts.windows[part].copy_at_hand(start - parts.starts[part], out)
+            }
+            Self::Picked(picked) => picked.from.copy_at_hand(picked.place(start), out),
+        }
+    }
+
     /// Asks the system to begin reading `length` bytes from `start`, as far as they lie in one part.
     pub fn will_need(&self, start: usize, length: usize) {
         if length == 0 {

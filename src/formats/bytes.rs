@@ -1,8 +1,12 @@
 //! A window of bytes that are in memory or in a mapped file, cheap to clone and to narrow.
 
-use std::{fmt, fs, fs::File, ops::Deref, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    fmt, fs, fs::File, io::IoSliceMut, ops::Deref, os::unix::fs::FileExt as _, path::Path,
+    sync::Arc,
+};
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::error::{AtPath, Error, Result};
 
@@ -75,6 +79,23 @@ impl Bytes {
         if !done {
             out.copy_from_slice(&self[start..start + out.len()]);
         }
+    }
+
+    /// As [`Bytes::copy_into`], but only if no disk has to be waited for: says whether that was so.
+    /// If not, what is in `out` means nothing.
+    ///
+    /// # Panics
+    /// If `out` is longer than what is left.
+    pub fn copy_at_hand(&self, start: usize, out: &mut [u8]) -> bool {
+        assert!(start + out.len() <= self.length, "a read outside of the window");
+        if let Source::Map(_, Some(file)) = &*self.source {
+            let (length, at) = (out.len(), (self.start + start) as u64);
+            let into = &mut [IoSliceMut::new(out)];
+            // A file system that cannot tell says so: then all is taken to be far.
+            return preadv2(file, into, at, ReadWriteFlags::NOWAIT) == Ok(length);
+        }
+        out.copy_from_slice(&self[start..start + out.len()]);
+        true
     }
 
     /// Lets the system take back the memory behind a mapped file: the next look reads it again.
@@ -195,5 +216,11 @@ mod tests {
         window.copy_into(LARGE + 3, &mut part);
         assert_eq!(part, *b"\0far");
         assert_eq!(part, window[LARGE + 3..LARGE + 7]);
+        // What was just read is at hand, unless the file system cannot tell.
+        if window.copy_at_hand(2, &mut part) {
+            assert_eq!(part, *b"near");
+        }
+        assert!(Bytes::from(b"abc".to_vec()).copy_at_hand(1, &mut part[..2]));
+        assert_eq!(part[..2], *b"bc");
     }
 }

@@ -1,0 +1,102 @@
+use super::*;
+use crate::data::{Layout, Pixels};
+
+/// `count` images of 4x4 pixels whose bytes all are their index.
+fn numbered(count: u8, classes: usize) -> Dataset {
+    Dataset {
+        name: "numbered".into(),
+        classes: (0..classes).map(|class| class.to_string()).collect(),
+        size: (4, 4),
+        layout: Layout::Chw,
+        pixels: Pixels::Owned((0..count).flat_map(|index| [index; 48]).collect()),
+        labels: (0..count).map(|index| u16::from(index) % classes as u16).collect(),
+    }
+}
+
+fn spec() -> BatchSpec {
+    BatchSpec {
+        batch: 10,
+        fraction: 0.75,
+        generated: 30,
+        held_out: 5,
+        augmentation: Augmentation::NONE,
+        noise: Noise::Uniform,
+        views: 1,
+        repeats: 1,
+        seed: 3,
+    }
+}
+
+fn all(batches: &Batches<'_>, steps: Range<u64>, threads: usize) -> Vec<Batch> {
+    std::thread::scope(|scope| Ahead::start(scope, batches, steps, threads).collect())
+}
+
+#[test]
+fn batches_hold_the_right_share_and_never_the_held_out() {
+    let (real, fake) = (numbered(50, 5), [numbered(20, 5), numbered(20, 5)]);
+    let parts = [&fake[0], &fake[1]];
+    let batches = Batches::new(&real, &parts, spec());
+    assert_eq!(batches.steps(), 5);
+    let mut seen = Vec::new();
+    for batch in all(&batches, 0..5, 1) {
+        let generated = batch.origins.iter().filter(|o| matches!(o, Origin::Generated(_))).count();
+        assert_eq!((batch.labels.len(), generated), (10, 7));
+        for (position, origin) in batch.origins.iter().enumerate() {
+            let byte = match *origin {
+                Origin::Real(index) => index,
+                Origin::Generated(index) => index % 20,
+            };
+            assert_eq!(usize::from(batch.pixels[position * 48]), byte);
+            assert_eq!(batch.labels[position], byte as i64 % 5);
+            if let Origin::Real(index) = *origin {
+                assert!(index >= 5);
+                seen.push(index);
+            } else if let Origin::Generated(index) = *origin {
+                assert!(index < 30);
+            }
+        }
+    }
+    // Within one epoch the real images come from one permutation.
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((count, seen.len()), (15, 15));
+}
+
+#[test]
+fn without_generated_images_an_epoch_is_a_permutation_with_a_short_tail() {
+    let real = numbered(28, 4);
+    let spec = BatchSpec { generated: 0, held_out: 3, ..spec() };
+    let batches = Batches::new(&real, &[], spec);
+    let sizes: Vec<_> = all(&batches, 0..3, 1).iter().map(|batch| batch.labels.len()).collect();
+    assert_eq!(sizes, [10, 10, 5]);
+    let order = |step| all(&batches, step..step + 1, 1)[0].origins.clone();
+    assert_ne!(order(0), order(3), "each epoch has its own order");
+}
+
+#[test]
+fn a_short_tail_is_filled_with_generated_images() {
+    let (real, fake) = (numbered(12, 4), numbered(10, 4));
+    let parts = [&fake];
+    let spec = BatchSpec { generated: 10, held_out: 4, batch: 4, fraction: 0.25, ..spec() };
+    // 8 real images are left, in slices of 3: the third holds 2.
+    let tail = Batches::new(&real, &parts, spec);
+    let last = &all(&tail, 0..3, 1)[2];
+    let generated = last.origins.iter().filter(|o| matches!(o, Origin::Generated(_))).count();
+    assert_eq!((last.labels.len(), generated), (4, 2));
+}
+
+#[test]
+fn any_number_of_threads_and_any_start_give_the_same_batches() {
+    let (real, fake) = (numbered(50, 5), numbered(40, 5));
+    let parts = [&fake];
+    let augmentation = Augmentation { pad: 1, mirror: true, rotate: 15.0, ..Augmentation::NONE };
+    let batches = Batches::new(&real, &parts, BatchSpec { augmentation, ..spec() });
+    let one = all(&batches, 0..12, 1);
+    assert_eq!(one, all(&batches, 0..12, 3));
+    assert_eq!(one[7..], all(&batches, 7..12, 2));
+    let noise = &one[0].noise;
+    assert!(noise.iter().all(|v| (-1.0..1.0).contains(v)));
+    let mean = noise.iter().sum::<f32>() / noise.len() as f32;
+    assert!(mean.abs() < 0.1, "{mean}");
+}
