@@ -3,10 +3,11 @@
     python tools/beside_official.py AUTOATTACK MODEL.torchscript.pt DATA_DIR [--norm Linf]
         [--eps 2/255] [--version standard] [--examples 256] [--batch 128] [--seed 0]
         [--attacks apgd-ce,fab-t] [--threads 1] [--gauntlet target/debug/gauntlet]
-        [--modes reference,strict]
+        [--modes reference,strict] [--ours MODEL.pth]
 
 AUTOATTACK is a checkout of fra31/auto-attack, DATA_DIR the folder of cifar-10-batches-bin. Needs
-PyTorch of gauntlet's libtorch version, and numpy. Reference mode must break the same examples with
+PyTorch of gauntlet's libtorch version, and numpy. `--ours`
+names the same network as a checkpoint, in which gauntlet may fold what a program hides. Reference mode must break the same examples with
 the same images, bit for bit, on one thread; of strict mode the robust count is compared. Times are
 CPU seconds of the whole process, start and defence checks included.
 """
@@ -62,7 +63,7 @@ def gauntlet(given, mode, out):
     which = ["--suite", given.version]
     if given.attacks:
         which = ["--suite", "custom", "--attacks", given.attacks]
-    command = [given.gauntlet, "evaluate", "--model", given.model, "--data", "cifar10",
+    command = [given.gauntlet, "evaluate", "--model", given.ours or given.model, "--data", "cifar10",
                "--data-dir", given.data, "--norm", given.norm.lower(), "--eps", given.eps,
                "--mode", mode, "--examples", str(given.examples), "--batch-size",
                str(given.batch), "--seed", str(given.seed), "--threads", str(given.threads),
@@ -91,7 +92,7 @@ def main():
         parser.add_argument(name)
     for name, fallback in (("norm", "Linf"), ("eps", "2/255"), ("version", "standard"),
                            ("attacks", ""), ("gauntlet", "target/debug/gauntlet"),
-                           ("modes", "reference,strict"), ("official-out", "")):
+                           ("modes", "reference,strict"), ("ours", ""), ("official-out", "")):
         parser.add_argument(f"--{name}", default=fallback)
     for name, fallback in (("examples", 256), ("batch", 128), ("seed", 0), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=fallback)
