@@ -6,8 +6,8 @@
         [--modes reference,strict] [--ours MODEL.pth]
 
 AUTOATTACK is a checkout of fra31/auto-attack, DATA_DIR the folder of cifar-10-batches-bin. Needs
-PyTorch of gauntlet's libtorch version, and numpy. `--ours`
-names the same network as a checkpoint, in which gauntlet may fold what a program hides. Reference mode must break the same examples with
+PyTorch of gauntlet's libtorch version, and numpy. `--ours` names the same network as a checkpoint,
+in which gauntlet may fold what a program hides. Reference mode must break the same examples with
 the same images, bit for bit, on one thread; of strict mode the robust count is compared. Times are
 CPU seconds of the whole process, start and defence checks included.
 """

@@ -191,9 +191,7 @@ pub fn run(args: &Args) -> Result<()> {
     let threads = args.threads.map_or_else(device::cores, |threads| threads as usize);
     device::set_threads(threads);
     let model = load()?;
-    if let Some(architecture) = model.architecture() {
-        eprintln!("network: {architecture}");
-    }
+    super::say_network(&*model);
     let mut spec = args.spec(source, &*model)?;
     probe::probe(&*model, &data, device, args.batch_size)?;
     let workers = args.workers(threads, device, (&spec, data.len()))?;

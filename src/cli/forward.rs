@@ -67,9 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     let _guard = tch::no_grad_guard();
     let (name, result) = match loaded {
         Loaded::Classifier(network) => {
-            if let Some(architecture) = network.architecture() {
-                eprintln!("network: {architecture}");
-            }
+            super::say_network(&*network);
             ("logits", logits(args, &inputs, &*network)?)
         }
         Loaded::Denoiser(network) => ("denoised", denoised(args, &inputs, &*network)?),

@@ -42,7 +42,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::{Result, caught};
+use crate::{
+    error::{Result, caught},
+    net::Classifier,
+};
 
 /// Adversarial robustness, declared in a suite and carried out from end to end.
 #[derive(Debug, Parser)]
@@ -159,4 +162,11 @@ fn dispatch(command: Command) -> Result<u8> {
         other => unreachable!("{other:?} runs at once"),
     };
     done.map(|()| 0)
+}
+
+/// Says on standard error which network a file was taken for.
+fn say_network(network: &dyn Classifier) {
+    if let Some(architecture) = network.architecture() {
+        eprintln!("network: {architecture}");
+    }
 }
