@@ -52,7 +52,12 @@ pub(crate) fn pass(bench: &Bench, aim: Option<Aim>, model: &dyn Classifier) -> R
             )));
         }
         if chunk[0] == 0 {
-            found.warnings.extend(checks::first_batch(bench.spec, model, &images, &labels));
+            found.warnings.extend(checks::first_batch(
+                bench.spec,
+                model,
+                (&images, &labels),
+                &logits,
+            ));
         }
         let predictions: Vec<i64> =
             Vec::try_from(logits.argmax(1, false)).expect("a class for each row");
