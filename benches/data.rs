@@ -178,8 +178,10 @@ fn random_batches(_: &mut Criterion) {
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS as u64 {
             let steps = round * STEPS..(round + 1) * STEPS;
-            let places: Vec<u64> =
-                steps.clone().flat_map(|step| places(&batches.at(step))).collect();
+            let places: Vec<u64> = steps
+                .clone()
+                .flat_map(|step| places(&batches.at(step).expect("sets lie there")))
+                .collect();
             if cold {
                 drop_pages();
                 plain.push(rate(wall, || read_plainly(&file, &places)));
@@ -187,7 +189,9 @@ fn random_batches(_: &mut Criterion) {
                 ours.push(rate(wall, || read_ahead(&batches, steps.clone())));
             } else {
                 plain.push(rate(own, || read_plainly(&file, &places)));
-                ours.push(rate(own, || steps.map(|step| batches.at(step).labels.len()).sum()));
+                ours.push(rate(own, || {
+                    steps.map(|step| batches.at(step).expect("sets lie there").labels.len()).sum()
+                }));
             }
         }
         let (plain, ours) = (median(plain), median(ours));

@@ -83,8 +83,9 @@ fn steps(criterion: &mut Criterion) {
         let shape = [batch, 3, 32, 32];
         let examples = Examples {
             x: laid(&formula::tensor(1 << 20, &shape, 0.0, 1.0)),
-            target: loss::smoothed(&spec, &y, &generated, 10),
+            target: loss::smoothed(&spec, &y.one_hot(10).to_kind(Kind::Float), &generated),
             y,
+            soft: false,
             mixed: false,
             start: laid(&formula::tensor(3 << 20, &shape, -8.0 / 255.0, 8.0 / 255.0)),
         };

@@ -1,6 +1,26 @@
 //! What long work tells whoever watches, and how it learns that it should stop.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Names the environment variable.
+const PERIOD: &str = "GAUNTLET_CHECKPOINT_SECONDS";
+
+/// How often trainings save what they go on from, where the environment variable
+/// `GAUNTLET_CHECKPOINT_SECONDS` says it. It cannot change a result, so it is part of no recipe.
+///
+/// # Errors
+/// If it is no whole number.
+pub fn checkpoint_period() -> Result<Option<Duration>> {
+    let Ok(text) = std::env::var(PERIOD) else { return Ok(None) };
+    let seconds = text.parse().map_err(|_| {
+        Error::input(format!("{PERIOD}: `{text}` is not a whole number of seconds"))
+    })?;
+    Ok(Some(Duration::from_secs(seconds)))
+}
 
 /// One report from a running stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod architecture;
 mod browser;
 mod cluster;
 mod compare;
+mod diffusion;
 mod evaluate;
 mod generated;
 mod line;

@@ -25,7 +25,8 @@ use crate::{
   gauntlet collect unconditional.npz --classifier wrn.pt --relabel --confidence 0.8 --out set.npz
 
 Images are mapped, not loaded: only labels and confidences are held in memory. The set also says
-of each image where it stood (`index`) and how confident the classifier was (`confidence`).")]
+of each image where it stood (`index`) and how confident the classifier was (`confidence`). With
+--soft it holds how probable each class is (`soft`), which `train --generated` then aims at.")]
 pub struct Args {
     /// The sets (.npz), in order.
     #[arg(required = true)]
@@ -48,6 +49,10 @@ pub struct Args {
     /// Take the classifier's label in place of the set's.
     #[arg(long, requires = "classifier")]
     relabel: bool,
+    /// Take how probable the classifier finds each class in place of the set's label: adds `soft`,
+    /// which training follows.
+    #[arg(long, requires = "classifier", conflicts_with = "relabel")]
+    soft: bool,
     /// Drop images whose label the classifier gives less than this probability.
     #[arg(long, value_name = "P", default_value_t = 0.0, requires = "classifier")]
     confidence: f64,
@@ -85,7 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let seen = parts.iter().map(|part| part.classes.len() as i64).max().unwrap_or(0);
     let spec = LabelSpec {
-        by: if args.relabel { LabelBy::Classifier } else { LabelBy::Condition },
+        by: match (args.soft, args.relabel) {
+            (true, _) => LabelBy::Soft,
+            (false, true) => LabelBy::Classifier,
+            (false, false) => LabelBy::Condition,
+        },
         classes: classifier.as_ref().map_or(seen, |classifier| classifier.classes()),
         confidence: args.confidence,
         balance: args.balance,
@@ -135,6 +144,7 @@ mod tests {
             weights: None,
             data: "cifar10".to_owned(),
             relabel: false,
+            soft: false,
             confidence: 0.0,
             balance: false,
             device: "cpu".to_owned(),

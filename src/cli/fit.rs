@@ -26,7 +26,7 @@ use crate::{
       --set denoiser.batch=64 --set denoiser.snapshot=100K --out runs/small
 
 Writes denoiser.safetensors and log.jsonl into --out, a checkpoint into --out/work at least every
-30 seconds of a fast training. With `denoiser.snapshot` the snapshot with the best FID is kept
+30 seconds of a fast training (or every GAUNTLET_CHECKPOINT_SECONDS). With `denoiser.snapshot` the snapshot with the best FID is kept
 (and last.safetensors, snapshots.jsonl). `gauntlet generate --denoiser` draws from the result.
 `--set` takes every `denoiser.*` and `data.*` field of a suite; defaults are EDM's.")]
 pub struct Args {

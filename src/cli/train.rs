@@ -9,9 +9,10 @@ use crate::{
     data::{Dataset, find, reference::Reference},
     device,
     error::{AtPath, Error, Result},
+    net::load,
     plan::{Files, Job, Work},
     threat::Norm,
-    train::{self, memory, resume, spec::TrainSpec, validate::Scores},
+    train::{self, Supply, memory, resume, spec::TrainSpec, validate::Scores},
     units::Epsilon,
 };
 
@@ -22,6 +23,8 @@ use crate::{
       --generated 1m.npz --out runs/wrn-28-10
   gauntlet train --data synthetic --arch wrn-10-1-swish --norm l2 --eps 128/255 \\
       --set train.epochs=10 --set train.batch=64 --out runs/try
+  gauntlet train --data cifar10 --denoiser edm.pkl --set generated.count=50000 \\
+      --set generated.rate=64 --set sampler.steps=10 --out runs/live
 
 Writes best.safetensors, last.safetensors, log.jsonl, log.csv and an event file for TensorBoard
 into --out, checkpoints into --out/work every 120 seconds (or GAUNTLET_CHECKPOINT_SECONDS) and on
@@ -30,7 +33,8 @@ stopped. Another recipe (more epochs, say: every rate of the schedule would diff
 --out. Several devices need train.virtual_batch, the images that share batch statistics, so that
 the result does not depend on their number. Memory: train.virtual_batch, train.checkpointing,
 train.precision (fp32, bf16, fp16); --memory counts it and trains nothing.
-`--set` takes every `train.*`, `data.*` and `generated.*` field of a suite (`gauntlet schema`).")]
+`--set` takes every `train.*`, `data.*` and `generated.*` field of a suite (`gauntlet schema`), with
+--denoiser those of `sampler.*` and `policy.*`.")]
 pub struct Args {
     #[command(flatten)]
     single: Single,
@@ -50,6 +54,11 @@ pub struct Args {
     /// these. It is mapped where it lies. `--set generated.count=N` takes N images of it.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     generated: Vec<PathBuf>,
+    /// A denoiser that draws generated images while training goes on, in place of a set:
+    /// `generated.count` of them (10000) are there at a time, `generated.rate` (16) are drawn anew
+    /// for each step, by the `sampler.*` and `policy.*` fields.
+    #[arg(long, value_name = "FILE", conflicts_with = "generated")]
+    denoiser: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:N; several share each batch: cuda:0,cuda:1.
     #[arg(
         long,
@@ -85,7 +94,14 @@ pub fn run(args: &Args) -> Result<()> {
     let work = out.join("work");
     resume::same(&work, &job.id, &spec)?;
     let progress = Bar::new()?;
-    let summary = train::run(&spec, &real, &parts, &devices, &work, out, &progress)?;
+    let supply = match args.denoiser.as_ref().filter(|_| spec.live.is_some()) {
+        Some(file) => Supply::Live {
+            denoiser: Box::new(load::load_denoiser(file, devices[0])?.frozen()),
+            identity: &job.id,
+        },
+        None => Supply::Set(&parts),
+    };
+    let summary = train::run(&spec, &real, supply, &devices, &work, out, &progress)?;
     println!("{}", said(out, &summary));
     Ok(())
 }
@@ -146,6 +162,12 @@ fn recipe(args: &Args) -> Result<(Job, TrainSpec)> {
         // JSON is YAML, whatever stands in the names.
         let paths = serde_json::to_string(&paths).map_err(Error::input)?;
         given.push(format!("generated.file={paths}"));
+    }
+    if let Some(file) = &args.denoiser {
+        let file = std::path::absolute(file).at(file)?;
+        let file = serde_json::to_string(&file).map_err(Error::input)?;
+        given.push(format!("denoiser.file={file}"));
+        given.extend(["generated.supply=live", "generated.count=10000"].map(str::to_owned));
     }
     let jobs = args.single.jobs("train", &given, &Files)?;
     let trainings = jobs.into_iter().filter_map(|job| match job.work.clone() {

@@ -131,7 +131,7 @@ impl Cache {
         let layout = if hwc { Layout::Hwc } else { Layout::Chw };
         let whole = array.shape() == [labels.len() * 3 * size.0 * size.1];
         let pixels = Pixels::Mapped(array.data().clone());
-        whole.then_some(Dataset { name, classes, size, layout, pixels, labels })
+        whole.then_some(Dataset { name, classes, size, layout, pixels, labels, soft: None })
     }
 
     fn keep(&self, stamp: &Stamp, set: &Dataset) -> Result<()> {

@@ -134,7 +134,7 @@ pub fn read(
         return Err(Error::in_file(&shelf.place(&join(top, &first)), "holds no images"));
     }
     let name = kind.name().to_owned();
-    Ok(Dataset { name, classes, size: (32, 32), layout: Layout::Chw, pixels, labels })
+    Ok(Dataset { name, classes, size: (32, 32), layout: Layout::Chw, pixels, labels, soft: None })
 }
 
 /// The pickle called `name`, which may hold numpy arrays and nothing else of note.

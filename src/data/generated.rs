@@ -1,5 +1,6 @@
 //! Generated sets: `.npz` files with `image` uint8 `[n,h,w,3]` and `label` int64 `[n]`, as
-//! published ones have them; one file or a folder of parts. Stored (not deflated) files are mapped
+//! published ones have them, and maybe `soft` float32 `[n,k]`, how probable each class is; one file
+//! or a folder of parts. Stored (not deflated) files are mapped
 //! and never loaded whole.
 
 use std::{
@@ -9,8 +10,9 @@ use std::{
 
 use crate::{
     data::{
-        Dataset, Layout, Parts, Pixels,
+        Dataset, Layout, Parts, Pixels, Soft,
         cache::{Cache, Stamp},
+        soft,
     },
     error::{AtPath, Error, Result},
     formats::{
@@ -52,9 +54,10 @@ pub fn read_unnamed(path: &Path) -> Result<Dataset> {
 /// As [`read`].
 pub fn read_files(files: &[PathBuf], name: &str, classes: Option<&[String]>) -> Result<Dataset> {
     let (mut windows, mut labels, mut size) = (Vec::new(), Vec::new(), None);
+    let (mut rows, mut width) = (Vec::new(), None);
     let most = classes.map_or(usize::from(u16::MAX), <[String]>::len);
     for file in files {
-        let (found, window, own) = part(file)?;
+        let Part { size: found, pixels: window, labels: own, soft } = part(file)?;
         if *size.get_or_insert(found) != found {
             let (first, expected) = (files[0].display(), size.unwrap_or_default());
             return Err(Error::in_file(
@@ -66,24 +69,47 @@ pub fn read_files(files: &[PathBuf], name: &str, classes: Option<&[String]>) -> 
         }
         checked(file, name, most, &own, &mut labels)?;
         own.data().let_go();
+        let columns = soft.as_ref().map(|array| array.shape()[1]);
+        if *width.get_or_insert(columns) != columns {
+            let say = |width: Option<usize>| match width {
+                Some(classes) => format!("soft labels over {classes} classes"),
+                None => "no soft labels".to_owned(),
+            };
+            let (first, expected) = (files[0].display(), say(width.unwrap_or_default()));
+            let found = say(columns);
+            return Err(Error::in_file(file, format!("has {found}, {first} has {expected}")));
+        }
         if !own.is_empty() {
             windows.push(window);
+            rows.extend(soft.map(|array| array.data().clone()));
         }
     }
     let Some(size) = size.filter(|_| !windows.is_empty()) else {
         let path = files.first().map_or(Path::new(name), PathBuf::as_path);
         return Err(Error::in_file(path, "holds no images"));
     };
-    let pixels = match windows.as_slice() {
-        [only] => Pixels::Mapped(only.clone()),
-        _ => Pixels::Parts(Parts::new(windows)),
-    };
+    let pixels = joined(windows);
+    let width = width.flatten();
+    if let (Some(width), Some(classes)) = (width, classes.filter(|own| Some(own.len()) != width)) {
+        let message =
+            format!("has soft labels over {width} classes, but `{name}` has {}", classes.len());
+        return Err(Error::in_file(&files[0], message));
+    }
     let numbered = || {
-        let most = labels.iter().max().copied().unwrap_or(0);
-        (0..=most).map(|class| class.to_string()).collect()
+        let most = labels.iter().max().map_or(1, |&most| usize::from(most) + 1);
+        (0..most.max(width.unwrap_or(0))).map(|class| class.to_string()).collect()
     };
     let classes = classes.map_or_else(numbered, <[String]>::to_vec);
-    Ok(Dataset { name: name.to_owned(), classes, size, layout: Layout::Hwc, pixels, labels })
+    let soft = width.map(|width| Soft::new(width, joined(rows)));
+    let (name, layout) = (name.to_owned(), Layout::Hwc);
+    Ok(Dataset { name, classes, size, layout, pixels, labels, soft })
+}
+
+fn joined(windows: Vec<Bytes>) -> Pixels {
+    match windows.as_slice() {
+        [only] => Pixels::Mapped(only.clone()),
+        _ => Pixels::Parts(Parts::new(windows)),
+    }
 }
 
 /// The files of a set: of `paths`, folders stand for the `.npz` files in them.
@@ -171,8 +197,15 @@ fn natural(name: &str) -> Vec<(u64, String)> {
     parts
 }
 
-/// Size, pixels and labels.
-type Part = ((usize, usize), Bytes, Array);
+/// What one file holds.
+struct Part {
+    size: (usize, usize),
+    pixels: Bytes,
+    /// `[n]`.
+    labels: Array,
+    /// `[n,k]` float32.
+    soft: Option<Array>,
+}
 
 fn part(path: &Path) -> Result<Part> {
     let archive = in_file(path, Bytes::map(path).and_then(Archive::open))?;
@@ -196,7 +229,27 @@ fn part(path: &Path) -> Result<Part> {
     if pixels.len() > READ_AHEAD {
         pixels.expect_random();
     }
-    Ok(((height, width), pixels, label))
+    let soft = match archive.entry("soft.npy") {
+        Some(_) => Some(soft_labels(path, &archive, count)?),
+        None => None,
+    };
+    Ok(Part { size: (height, width), pixels, labels: label, soft })
+}
+
+fn soft_labels(path: &Path, archive: &Archive, count: usize) -> Result<Array> {
+    let soft = array(path, archive, "soft")?;
+    let (&[rows, classes], Dtype::F32) = (soft.shape(), soft.dtype()) else {
+        let (kind, shape) = (soft.dtype().name(), soft.shape());
+        let message = format!("`soft` is {kind} {shape:?}, expected float32 [n, classes]");
+        return Err(Error::in_file(path, message));
+    };
+    if rows != count || classes == 0 {
+        let message = format!("`soft` is [{rows}, {classes}], expected [{count}, classes]");
+        return Err(Error::in_file(path, message));
+    }
+    in_file(path, soft::check(soft.data(), classes))?;
+    soft.data().let_go();
+    Ok(soft)
 }
 
 /// The array called `name`: mapped if it is stored, in memory if it is deflated and small, else
@@ -252,6 +305,49 @@ mod tests {
         let few = read(&path, "few", &drawn.classes[..5]).unwrap_err().to_string();
         assert!(few.contains("label 5 of image 5") && few.contains("5 classes"), "{few}");
         assert_eq!(read_unnamed(&path).unwrap().classes.len(), 10);
+    }
+
+    #[test]
+    fn soft_labels_are_read_and_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.npz");
+        let write = |soft: Option<(&[usize], &[f32])>| {
+            let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let soft: Option<(Vec<u8>, Vec<u8>)> =
+                soft.map(|(shape, values)| (npy::header(Dtype::F32, shape), floats(values)));
+            let labels: Vec<u8> = [1i64, 0].iter().flat_map(|l| l.to_le_bytes()).collect();
+            let image = (npy::header(Dtype::U8, &[2, 1, 1, 3]), vec![7u8; 6]);
+            let label = (npy::header(Dtype::I64, &[2]), labels);
+            let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+            let stored = zip::write::SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Stored);
+            let entries = [("image", Some(image)), ("label", Some(label)), ("soft", soft)];
+            for (name, (header, bytes)) in entries.into_iter().filter_map(|(n, e)| Some((n, e?))) {
+                archive.start_file(format!("{name}.npy"), stored).unwrap();
+                std::io::Write::write_all(&mut archive, &[header, bytes].concat()).unwrap();
+            }
+            archive.finish().unwrap();
+        };
+        let rows = [0.25, 0.5, 0.25, 1.0, 0.0, 0.0];
+        write(None);
+        let plain = read_unnamed(&path).unwrap();
+        assert!(plain.soft.is_none() && plain.classes.len() == 2);
+        write(Some((&[2, 3], &rows)));
+        let set = read_unnamed(&path).unwrap();
+        assert_eq!(set.classes.len(), 3);
+        assert_ne!(set.fingerprint(), plain.fingerprint());
+        assert_eq!(set.soft.unwrap().row(0).collect::<Vec<_>>(), rows[..3]);
+        let names = ["a", "b"].map(str::to_owned);
+        let refused = |soft: (&[usize], &[f32]), expected: &str| {
+            write(Some(soft));
+            let message = read(&path, "few", &names).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        refused((&[2, 3], &rows), "soft labels over 3 classes, but `few` has 2");
+        refused((&[3, 2], &rows), "expected [2, classes]");
+        refused((&[6], &rows), "expected float32 [n, classes]");
+        refused((&[2, 2], &[0.5, 0.5, 0.5, 0.1]), "image 1 is no distribution");
+        refused((&[2, 2], &[0.5, 0.5, f32::NAN, 1.0]), "image 1 is no distribution");
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod tests {
             layout: Layout::Chw,
             pixels: Pixels::Owned(vec![0; 3 * labels.len()]),
             labels,
+            soft: None,
         }
     }
 

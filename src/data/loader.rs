@@ -9,11 +9,13 @@ use std::{
     thread::Scope,
 };
 
-use tch::{Device, Kind, Tensor};
-
+pub use super::batch::{Batch, Origin};
 use crate::{
-    data::{Dataset, augment::Augmentation},
-    device::upload,
+    data::{
+        Dataset, Soft,
+        augment::Augmentation,
+        live::{Live, Ring},
+    },
     rng::Stream,
 };
 
@@ -38,7 +40,7 @@ pub struct BatchSpec {
     pub batch: usize,
     /// Share of generated images; `int(batch * fraction)` of them.
     pub fraction: f64,
-    /// How many generated images count, from the first on.
+    /// How many generated images count, from the first on, or at a time.
     pub generated: usize,
     /// How many real images never appear: see [`Dataset::held_out`].
     pub held_out: usize,
@@ -55,71 +57,15 @@ pub struct BatchSpec {
     pub seed: u64,
 }
 
-/// Where an image of a batch came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Index in the real set.
-    Real(usize),
-    /// Index over all generated parts.
-    Generated(usize),
-}
-
-/// One batch, not yet a tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// Its number, counted over all epochs.
-    pub step: u64,
-    /// Height and width.
-    pub size: (usize, usize),
-    /// `[n,3,h,w]`.
-    pub pixels: Vec<u8>,
-    /// `[n]`.
-    pub labels: Vec<i64>,
-    /// Where each image came from.
-    pub origins: Vec<Origin>,
-    /// `[n * repeats,3,h,w]`, or nothing for [`Noise::Off`].
-    pub noise: Vec<f32>,
-}
-
-impl Batch {
-    /// Images `[n,3,h,w]`, `Float` in `[0, 1]`. Bytes travel to `device`, floats are made there.
-    pub fn images(&self, device: Device) -> Tensor {
-        let shape = self.shape();
-        let bytes = Tensor::from_slice(&self.pixels).view(shape);
-        upload(&bytes, device).to_kind(Kind::Float) / 255.0
-    }
-
-    /// Labels `[n]`, `Int64`.
-    pub fn targets(&self, device: Device) -> Tensor {
-        upload(&Tensor::from_slice(&self.labels), device)
-    }
-
-    /// Noise `[n * repeats,3,h,w]`, `Float`; nothing for [`Noise::Off`].
-    pub fn noise(&self, device: Device) -> Tensor {
-        let [_, channels, height, width] = self.shape();
-        upload(&Tensor::from_slice(&self.noise).view([-1, channels, height, width]), device)
-    }
-
-    /// 1 where the image is generated, else 0: `[n]`, `Float`.
-    pub fn generated(&self, device: Device) -> Tensor {
-        let marks: Vec<f32> = self
-            .origins
-            .iter()
-            .map(|o| f32::from(u8::from(matches!(o, Origin::Generated(_)))))
-            .collect();
-        upload(&Tensor::from_slice(&marks), device)
-    }
-
-    fn shape(&self) -> [i64; 4] {
-        [self.labels.len() as i64, 3, self.size.0 as i64, self.size.1 as i64]
-    }
-}
-
 /// All batches of a training run.
 #[derive(Debug)]
 pub struct Batches<'a> {
     real: &'a Dataset,
     generated: &'a [&'a Dataset],
+    /// Where generated images come from instead, and which there are at a step.
+    live: Option<(&'a dyn Live, Ring)>,
+    /// How many classes soft labels name, where some set has them.
+    soft: Option<usize>,
     spec: BatchSpec,
     /// Indices of the real images that are trained on.
     left: Vec<usize>,
@@ -135,8 +81,30 @@ impl<'a> Batches<'a> {
         let available: usize = generated.iter().map(|part| part.len()).sum();
         assert!(spec.generated <= available && spec.held_out < real.len() && spec.batch > 0);
         assert!(generated.iter().all(|part| part.size == real.size));
+        Self::with(real, generated, None, spec)
+    }
+
+    /// Batches of `real` and of what `source` draws meanwhile: at each step of the last
+    /// `spec.generated` images, `rate` more of them with each step.
+    ///
+    /// # Panics
+    /// If no real image is left.
+    pub fn live(real: &'a Dataset, source: &'a dyn Live, rate: f64, spec: BatchSpec) -> Self {
+        assert!(spec.held_out < real.len() && spec.batch > 0);
+        let ring = Ring { capacity: spec.generated as u64, rate };
+        Self::with(real, &[], Some((source, ring)), spec)
+    }
+
+    fn with(
+        real: &'a Dataset,
+        generated: &'a [&'a Dataset],
+        live: Option<(&'a dyn Live, Ring)>,
+        spec: BatchSpec,
+    ) -> Self {
         let (_, left) = real.held_out(spec.held_out);
-        Self { real, generated, spec, left }
+        let sets = generated.iter().copied().chain([real]);
+        let soft = sets.filter_map(|set| set.soft.as_ref()).map(Soft::classes).max();
+        Self { real, generated, live, soft, spec, left }
     }
 
     /// Steps of one epoch: ⌈N / batch⌉, N all real images, those held out too (as the paper).
@@ -144,13 +112,19 @@ impl<'a> Batches<'a> {
         self.real.len().div_ceil(self.spec.batch) as u64
     }
 
-    /// Batch `step` alone.
-    pub fn at(&self, step: u64) -> Batch {
-        self.finish(self.begin(step, &mut Order::default()))
+    /// Batch `step` alone; `None` where images are drawn meanwhile and no more come.
+    pub fn at(&self, step: u64) -> Option<Batch> {
+        Some(self.finish(self.begin(step, &mut Order::default())?))
     }
 
-    /// Batch `step` with the images that are in memory. The disk is asked for all others together.
-    fn begin(&self, step: u64, order: &mut Order) -> Draft {
+    /// Which images batch `step` holds, one view of each.
+    pub fn origins_at(&self, step: u64) -> Vec<Origin> {
+        self.origins(step, &mut Order::default())
+    }
+
+    /// Batch `step` with the images that are in memory. The disk is asked for all others together;
+    /// those that are still being drawn are waited for, `None` if they never come.
+    fn begin(&self, step: u64, order: &mut Order) -> Option<Draft> {
         let origins = self.origins(step, order).repeat(self.spec.views);
         let bytes = self.real.image_bytes();
         let mut batch = Batch {
@@ -158,21 +132,53 @@ impl<'a> Batches<'a> {
             size: self.real.size,
             pixels: vec![0; origins.len() * bytes],
             labels: Vec::with_capacity(origins.len()),
+            soft: Vec::with_capacity(origins.len() * self.soft.unwrap_or(0)),
             origins,
             noise: Vec::new(),
         };
         let (mut far, mut room) = (Vec::new(), Room::of(bytes));
         let places = batch.pixels.chunks_exact_mut(bytes).zip(&batch.origins);
         for (position, (place, &origin)) in places.enumerate() {
+            if let (Origin::Generated(index), Some((live, _))) = (origin, self.live) {
+                let mut label = None;
+                let take = |_: &mut [u8], out: &mut [u8]| {
+                    label = live.take(index as u64, out);
+                    label.is_some()
+                };
+                self.fill(step, position, place, &mut room, take);
+                self.say(&mut batch.labels, &mut batch.soft, label?, None);
+                continue;
+            }
             let (set, index) = self.find(origin);
-            batch.labels.push(i64::from(set.labels[index]));
+            let soft = set.soft.as_ref().map(|soft| (soft, index));
+            self.say(&mut batch.labels, &mut batch.soft, set.labels[index], soft);
             let take = |raw: &mut [u8], out: &mut [u8]| set.take_chw(index, raw, out);
             if !self.fill(step, position, place, &mut room, take) {
                 set.pixels.will_need(index * bytes, bytes);
                 far.push(position);
             }
         }
-        Draft { batch, far }
+        Some(Draft { batch, far })
+    }
+
+    /// Appends an image's label and, where any set has soft ones, how probable each class is.
+    fn say(
+        &self,
+        labels: &mut Vec<i64>,
+        rows: &mut Vec<f32>,
+        label: u16,
+        soft: Option<(&Soft, usize)>,
+    ) {
+        labels.push(i64::from(label));
+        match (soft, self.soft) {
+            (Some((soft, index)), _) => rows.extend(soft.row(index)),
+            (None, Some(classes)) => {
+                rows.extend(
+                    (0..classes).map(|class| f32::from(u8::from(class == usize::from(label)))),
+                );
+            }
+            (None, None) => {}
+        }
     }
 
     /// Waits for the images that `draft` lacks, and adds the noise.
@@ -231,8 +237,9 @@ impl<'a> Batches<'a> {
             origins.extend(real);
         }
         let mut stream = Stream::new(self.spec.seed, "mix", step);
+        let first = self.live.map_or(0, |(_, ring)| ring.window(step).start);
         while drawn > 0 && origins.len() < self.spec.batch {
-            origins.push(Origin::Generated(stream.below(pool) as usize));
+            origins.push(Origin::Generated((first + stream.below(pool)) as usize));
         }
         for last in (1..origins.len()).rev() {
             origins.swap(last, stream.below(last as u64 + 1) as usize);
@@ -264,10 +271,10 @@ impl<'a> Batches<'a> {
     fn lane(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Batch>) {
         let mut order = Order::default();
         let mut steps = steps.peekable();
-        let mut begun = steps.peek().map(|&first| self.begin(first, &mut order));
+        let mut begun = steps.peek().and_then(|&first| self.begin(first, &mut order));
         while let (Some(_), Some(draft)) = (steps.next(), begun) {
             // The disk reads for the next batch while this one is finished and used.
-            begun = steps.peek().map(|&next| self.begin(next, &mut order));
+            begun = steps.peek().and_then(|&next| self.begin(next, &mut order));
             // The receiver is gone when training ends early: nothing is left to do.
             if sender.send(self.finish(draft)).is_err() {
                 return;
@@ -330,7 +337,8 @@ fn draw(noise: Noise, mut stream: Stream, count: usize, out: &mut Vec<f32>) {
     }
 }
 
-/// Batches in order, made by threads ahead of use.
+/// Batches in order, made by threads ahead of use. They end early where images are drawn meanwhile
+/// and no more come.
 #[derive(Debug)]
 pub struct Ahead {
     lanes: Vec<Receiver<Batch>>,
@@ -363,7 +371,7 @@ impl Iterator for Ahead {
     fn next(&mut self) -> Option<Batch> {
         let step = self.steps.next()?;
         let lane = ((step - self.start) % self.lanes.len() as u64) as usize;
-        Some(self.lanes[lane].recv().expect("a thread that makes batches lives as long as they do"))
+        self.lanes[lane].recv().ok()
     }
 }
 

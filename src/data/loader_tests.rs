@@ -1,3 +1,5 @@
+use tch::Device;
+
 use super::*;
 use crate::data::{Layout, Pixels};
 
@@ -10,6 +12,7 @@ fn numbered(count: u8, classes: usize) -> Dataset {
         layout: Layout::Chw,
         pixels: Pixels::Owned((0..count).flat_map(|index| [index; 48]).collect()),
         labels: (0..count).map(|index| u16::from(index) % classes as u16).collect(),
+        soft: None,
     }
 }
 
@@ -99,4 +102,79 @@ fn any_number_of_threads_and_any_start_give_the_same_batches() {
     assert!(noise.iter().all(|v| (-1.0..1.0).contains(v)));
     let mean = noise.iter().sum::<f32>() / noise.len() as f32;
     assert!(mean.abs() < 0.1, "{mean}");
+}
+
+#[test]
+fn soft_labels_come_with_their_images() {
+    let (real, mut fake) = (numbered(50, 5), numbered(40, 5));
+    // Image i is of class i mod 5 by (i + 1) percent, else of the class after.
+    let row = |index: u8| {
+        let (sure, mut row) = (f32::from(index + 1) / 100.0, [0f32; 5]);
+        (row[usize::from(index) % 5], row[usize::from(index + 1) % 5]) = (sure, 1.0 - sure);
+        row
+    };
+    let bytes = (0..40).flat_map(row).flat_map(f32::to_le_bytes).collect();
+    fake.soft = Some(Soft::new(5, Pixels::Owned(bytes)));
+    let parts = [&fake];
+    let batches = Batches::new(&real, &parts, BatchSpec { views: 2, ..spec() });
+    let batch = batches.at(3).unwrap();
+    assert_eq!(batch.soft.len(), 2 * 10 * 5);
+    let targets = batch.soft(Device::Cpu).unwrap();
+    assert_eq!(targets.size(), [20, 5]);
+    for (position, origin) in batch.origins.iter().enumerate() {
+        let expected = match *origin {
+            Origin::Generated(index) => row(index as u8),
+            Origin::Real(index) => {
+                std::array::from_fn(|class| if class == index % 5 { 1.0 } else { 0.0 })
+            }
+        };
+        assert_eq!(batch.soft[position * 5..][..5], expected, "{origin:?}");
+    }
+    assert!(
+        Batches::new(&real, &[], BatchSpec { generated: 0, ..spec() })
+            .at(0)
+            .unwrap()
+            .soft
+            .is_empty()
+    );
+}
+
+/// Images whose bytes all are their index modulo 251; none from `end` on.
+#[derive(Debug)]
+struct Endless {
+    end: u64,
+}
+
+impl Live for Endless {
+    fn take(&self, index: u64, out: &mut [u8]) -> Option<u16> {
+        out.fill((index % 251) as u8);
+        (index < self.end).then_some((index % 5) as u16)
+    }
+}
+
+#[test]
+fn images_drawn_meanwhile_come_from_the_window_of_their_step() {
+    let (real, source) = (numbered(50, 5), Endless { end: u64::MAX });
+    let spec = BatchSpec { augmentation: Augmentation::NONE, ..spec() };
+    let batches = Batches::live(&real, &source, 2.5, spec.clone());
+    let one = all(&batches, 0..40, 1);
+    assert_eq!(one, all(&batches, 0..40, 3));
+    for batch in &one {
+        let window = Ring { capacity: 30, rate: 2.5 }.window(batch.step);
+        let mut seen = 0;
+        for (position, origin) in batch.origins.iter().enumerate() {
+            let Origin::Generated(index) = *origin else { continue };
+            assert!(window.contains(&(index as u64)), "step {}: {index}", batch.step);
+            assert_eq!(batch.pixels[position * 48], (index % 251) as u8);
+            assert_eq!(batch.labels[position], index as i64 % 5);
+            seen += 1;
+        }
+        assert_eq!(seen, 7);
+    }
+    // Where no more come, batches end and nobody waits.
+    let short = Endless { end: 60 };
+    let batches = Batches::live(&real, &short, 2.5, spec);
+    let some = all(&batches, 0..40, 2);
+    assert!((5..40).contains(&some.len()), "{}", some.len());
+    assert_eq!(some[..], one[..some.len()]);
 }

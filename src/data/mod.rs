@@ -11,6 +11,7 @@ pub mod find;
 pub mod folder;
 pub mod generated;
 mod held_out;
+pub mod live;
 pub mod loader;
 pub mod locate;
 pub mod order;
@@ -20,6 +21,7 @@ pub mod pixels;
 pub mod policy;
 pub mod reference;
 pub mod shifted;
+pub mod soft;
 pub mod spec;
 pub mod svhn;
 pub mod synthetic;
@@ -27,6 +29,7 @@ pub mod tiny;
 
 pub use find::{load, resolve, resolve_oblong, roots};
 pub use pixels::{Parts, Pixels};
+pub use soft::Soft;
 
 use crate::{
     data::{
@@ -61,6 +64,8 @@ pub struct Dataset {
     pub pixels: Pixels,
     /// One label for each image, below `classes.len()`.
     pub labels: Vec<u16>,
+    /// Probabilities of the classes for each image, where somebody said more than a label.
+    pub soft: Option<Soft>,
 }
 
 /// Images that are asked for together where a whole set is read.
@@ -101,20 +106,10 @@ impl Dataset {
             )));
         }
         let (skip, count) = (skip as usize, count as usize);
-        let (start, length) = (skip * self.image_bytes(), count * self.image_bytes());
-        let pixels = match self.pixels {
-            Pixels::Mapped(bytes) => {
-                Pixels::Mapped(bytes.window(start, length).expect("just compared"))
-            }
-            Pixels::Parts(parts) => Pixels::Parts(parts.narrow(start, length)),
-            Pixels::Picked(picked) => Pixels::Picked(picked.narrow(skip, count)),
-            Pixels::Owned(mut bytes) => {
-                bytes.truncate(start + length);
-                bytes.drain(..start);
-                Pixels::Owned(bytes)
-            }
-        };
-        Ok(Self { pixels, labels: self.labels[skip..skip + count].to_vec(), ..self })
+        let size = self.image_bytes();
+        let pixels = self.pixels.narrow(size, skip, count);
+        let soft = self.soft.map(|soft| soft.narrow(skip, count));
+        Ok(Self { pixels, labels: self.labels[skip..skip + count].to_vec(), soft, ..self })
     }
 
     /// `count` images picked from all over this set, always the same ones in the same order; fewer
@@ -144,11 +139,12 @@ impl Dataset {
 
     fn picked(self, order: Order, count: usize) -> Self {
         let labels = (0..count).map(|index| self.labels[order.at(index)]).collect();
+        let soft = self.soft.map(|soft| soft.picked(order.clone(), count));
         let picked = Picked::new(self.pixels, 3 * self.size.0 * self.size.1, order, count);
-        Self { pixels: Pixels::Picked(picked), labels, ..self }
+        Self { pixels: Pixels::Picked(picked), labels, soft, ..self }
     }
 
-    /// A digest of pixels (channel by channel), labels and size: what a job's id holds of its data.
+    /// A digest of pixels (channel by channel), labels (soft ones too) and size: what a job's id holds of its data.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.size.0 as u64).to_le_bytes());
@@ -164,6 +160,9 @@ impl Dataset {
             self.copy_chw(index, &mut chw);
             hasher.update(&chw);
             hasher.update(&label.to_le_bytes());
+            self.soft.iter().for_each(|soft| {
+                hasher.update(soft.bytes(index));
+            });
         }
         hasher.finalize().to_hex()[..32].to_owned()
     }

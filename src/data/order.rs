@@ -1,7 +1,7 @@
 //! Orders in which images of a set are taken where the order of the files would not do.
 
 /// An order of images, given by rule or by list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Order {
     /// All over the set.
     Shuffled(Shuffle),

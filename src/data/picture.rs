@@ -124,7 +124,7 @@ pub fn dataset(
     results.into_iter().collect::<Result<()>>()?;
     let labels = files.iter().map(|(_, label)| *label).collect();
     let (name, pixels) = (name.to_owned(), Pixels::Owned(pixels));
-    Ok(Dataset { name, classes, size, layout: Layout::Hwc, pixels, labels })
+    Ok(Dataset { name, classes, size, layout: Layout::Hwc, pixels, labels, soft: None })
 }
 
 fn one(shelf: &Shelf, file: &str) -> Result<((usize, usize), Vec<u8>)> {

@@ -35,7 +35,7 @@ impl Picked {
     }
 
     /// `count` images after the first `skip`.
-    pub(super) fn narrow(self, skip: usize, count: usize) -> Self {
+    fn narrow(self, skip: usize, count: usize) -> Self {
         let start = self.part.start + skip;
         Self { part: start..start + count, ..self }
     }
@@ -67,7 +67,7 @@ impl Parts {
     }
 
     /// The windows with what lies before `start` and after `length` more bytes cut off.
-    pub(super) fn narrow(&self, start: usize, length: usize) -> Self {
+    fn narrow(&self, start: usize, length: usize) -> Self {
         let end = start + length;
         let cut = self.starts.iter().zip(&self.windows).filter_map(|(&at, window)| {
             let (from, to) = (start.max(at), end.min(at + window.len()));
@@ -78,6 +78,23 @@ impl Parts {
 }
 
 impl Pixels {
+    /// `count` records of `size` bytes each (images, say) after the first `skip`.
+    pub(super) fn narrow(self, size: usize, skip: usize, count: usize) -> Self {
+        let (start, length) = (skip * size, count * size);
+        match self {
+            Self::Mapped(bytes) => {
+                Self::Mapped(bytes.window(start, length).expect("the caller compares"))
+            }
+            Self::Parts(parts) => Self::Parts(parts.narrow(start, length)),
+            Self::Picked(picked) => Self::Picked(picked.narrow(skip, count)),
+            Self::Owned(mut bytes) => {
+                bytes.truncate(start + length);
+                bytes.drain(..start);
+                Self::Owned(bytes)
+            }
+        }
+    }
+
     /// The `length` bytes from `start`, which lie in one part.
     pub fn range(&self, start: usize, length: usize) -> &[u8] {
         match self {

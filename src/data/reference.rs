@@ -28,14 +28,17 @@ use crate::{
 pub struct Reference {
     /// Files, and folders of parts, in order; not part of any id.
     pub paths: Vec<PathBuf>,
-    /// Of all pixels and labels, however many files hold them; what ids hold of the set.
+    /// Of all pixels and labels (soft ones too), however many files hold them; what ids hold of the set.
     pub fingerprint: String,
     /// How many images.
     pub images: u64,
     /// Their edge length.
     pub resolution: u64,
-    /// One more than the largest label.
+    /// One more than the largest label, or how many classes soft labels name.
     pub classes: u64,
+    /// Whether it says more of each image than a label: how probable each class is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
 }
 
 impl Reference {
@@ -64,6 +67,7 @@ impl Reference {
             images: set.len() as u64,
             resolution: height as u64,
             classes: set.classes.len() as u64,
+            soft: set.soft.is_some(),
         };
         if let Some(cache) = cache {
             // Without the note the next look only takes longer.
@@ -145,6 +149,11 @@ fn digest(set: &Dataset, block: usize) -> [u8; 32] {
     }
     for label in &set.labels[first..first + count] {
         hasher.update(&label.to_le_bytes());
+    }
+    if let Some(soft) = &set.soft {
+        for index in first..first + count {
+            hasher.update(soft.bytes(index));
+        }
     }
     set.pixels.let_go(first * bytes, count * bytes);
     *hasher.finalize().as_bytes()

@@ -129,7 +129,15 @@ pub fn read(name: &str, spec: &Spec, place: &Path) -> Result<Dataset> {
         many => (0..many).map(|class| class.to_string()).collect(),
     };
     let (name, pixels) = (name.to_owned(), Pixels::Mapped(window));
-    Ok(Dataset { name, classes, size: (height, width), layout: Layout::Hwc, pixels, labels })
+    Ok(Dataset {
+        name,
+        classes,
+        size: (height, width),
+        layout: Layout::Hwc,
+        pixels,
+        labels,
+        soft: None,
+    })
 }
 
 fn array(shelf: &Shelf, name: &str) -> Result<Array> {

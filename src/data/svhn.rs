@@ -66,6 +66,7 @@ pub fn read(path: &Path) -> Result<Dataset> {
         layout: Layout::Chw,
         pixels: Pixels::Owned(channels_first(images.bytes(), count, order)),
         labels: labels(path, &digits.to_f64())?,
+        soft: None,
     })
 }
 

@@ -47,6 +47,7 @@ pub fn draw(split: Split, first: u64, count: u64, resolution: u64) -> Dataset {
         layout: Layout::Chw,
         pixels: Pixels::Owned(pixels),
         labels: (first..first + count).map(|index| (index % 10) as u16).collect(),
+        soft: None,
     }
 }
 

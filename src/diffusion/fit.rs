@@ -24,7 +24,7 @@ use crate::{
     },
     error::{AtPath, Error, Result},
     net::{denoiser::DenoiserNet, load},
-    progress::Progress,
+    progress::{Progress, checkpoint_period},
     rng::{Stream, torch_turn},
 };
 
@@ -33,7 +33,7 @@ pub use super::fit_check::check;
 /// Standard deviation of the data that EDM's loss and preconditioning assume.
 const SIGMA_DATA: f64 = 0.5;
 /// How often training is saved, unless saving takes long: then for every second that it takes
-/// training goes on for twenty.
+/// training goes on for twenty, or [`checkpoint_period`] says otherwise.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// How often the loss is read (which waits for the device) and reported.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -120,7 +120,8 @@ pub fn run_judged(
     let first = training.step;
     progress.begin("fit", spec.images, "image");
     let (started, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
-    let (mut pause, mut since) = (SAVE_EVERY, 0);
+    let period = checkpoint_period()?;
+    let (mut pause, mut since) = (period.unwrap_or(SAVE_EVERY), 0);
     let mut losses = Tensor::zeros([], (Kind::Float, device));
     let mut loss = f64::NAN;
     loop {
@@ -157,7 +158,7 @@ pub fn run_judged(
         if saved.elapsed() >= pause {
             let began = Instant::now();
             checkpoint.save(&training.adam, training.step)?;
-            pause = SAVE_EVERY.max(began.elapsed() * 20);
+            pause = period.unwrap_or_else(|| SAVE_EVERY.max(began.elapsed() * 20));
             saved = Instant::now();
         }
     }

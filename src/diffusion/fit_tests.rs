@@ -43,6 +43,7 @@ fn data() -> Dataset {
         layout: Layout::Chw,
         pixels: Pixels::Owned(pixels),
         labels: (0..20).map(|image| image % 2).collect(),
+        soft: None,
     }
 }
 

@@ -193,6 +193,12 @@ impl Draw<'_> {
         }
     }
 
+    /// Classes of the images in turn: image `i` has that at `i` modulo their number.
+    pub(super) fn labels(&self) -> Vec<u16> {
+        let turns = self.origin.map_or(self.turns.len(), Dataset::len).max(1) as u64;
+        (0..turns).map(|index| self.class(index) as u16).collect()
+    }
+
     /// Everything about each image but its pixels, and all network evaluations.
     fn columns(&self) -> (Vec<Column>, u64) {
         let spec = self.spec;

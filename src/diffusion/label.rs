@@ -13,14 +13,14 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    data::Dataset,
+    data::{Dataset, Soft},
     diffusion::{
-        set::{self, Values},
+        set::{self, Table, Values},
         spec::{LabelBy, LabelSpec},
     },
     digest::JobId,
     error::{AtPath, Error, Result},
-    formats::write_atomically,
+    formats::{bytes::Bytes, write_atomically},
     net::Classifier,
     progress::Progress,
 };
@@ -50,9 +50,27 @@ struct Verdict {
     confidence: f32,
 }
 
+/// What all images are said to be.
+struct Verdicts {
+    /// One for each image, counted through all parts.
+    all: Vec<Verdict>,
+    /// How probable each class is: a mapped file for each part, of rows as [`judge`] writes them.
+    soft: Vec<Bytes>,
+}
+
+/// Bytes of a label and a confidence.
+const PLAIN: usize = 6;
+
+impl LabelSpec {
+    /// Bytes of one verdict.
+    fn verdict_bytes(&self) -> usize {
+        if self.by == LabelBy::Soft { PLAIN + 4 * self.classes as usize } else { PLAIN }
+    }
+}
+
 /// Labels the images of `parts`, keeps the best of them and writes `out/images.npz`: `image` and
-/// `label` as published, `index` (which image of the parts it was) and `confidence`. Only labels
-/// and confidences are held in memory.
+/// `label` as published, `index` (which image of the parts it was), `confidence` and, where labels
+/// are soft, `soft` `[n,k]`. Only labels and confidences are held in memory.
 ///
 /// # Errors
 /// If the spec asks for what is not there, a file cannot be written, or `progress` asks to stop;
@@ -68,10 +86,11 @@ pub fn run(
     check(spec, parts, classifier.map(|(classifier, _)| classifier))?;
     let drawn: u64 = parts.iter().map(|part| part.len() as u64).sum();
     let verdicts = verdicts(spec, parts, classifier, work, progress)?;
+    let all = &verdicts.all;
     let sure = |verdict: &Verdict| f64::from(verdict.confidence) >= spec.confidence;
-    let unsure = verdicts.iter().filter(|verdict| !sure(verdict)).count() as u64;
+    let unsure = all.iter().filter(|verdict| !sure(verdict)).count() as u64;
     let mut by_class: Vec<Vec<u64>> = vec![Vec::new(); spec.classes as usize];
-    for (index, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| sure(verdict)) {
+    for (index, verdict) in all.iter().enumerate().filter(|(_, verdict)| sure(verdict)) {
         by_class[usize::from(verdict.label)].push(index as u64);
     }
     let available: Vec<u64> = by_class.iter().map(|indices| indices.len() as u64).collect();
@@ -79,12 +98,12 @@ pub fn run(
     let mut kept = Vec::new();
     for (indices, quota) in by_class.iter_mut().zip(&classes) {
         // Confidences are probabilities: as bits they order as they do as numbers.
-        indices.sort_by_key(|&i| (Reverse(verdicts[i as usize].confidence.to_bits()), i));
+        indices.sort_by_key(|&i| (Reverse(all[i as usize].confidence.to_bits()), i));
         kept.extend(&indices[..*quota as usize]);
     }
     fs::create_dir_all(out).at(out)?;
     let file = out.join("images.npz");
-    write(&file, parts, &kept, &verdicts)?;
+    write(&file, (parts, spec), &kept, &verdicts)?;
     Ok(Labelled { file, count: kept.len() as u64, drawn, unsure, classes })
 }
 
@@ -95,8 +114,13 @@ fn check(spec: &LabelSpec, parts: &[Dataset], classifier: Option<&dyn Classifier
         let (a, b) = (first.size, other.size);
         return wrong(format!("images of {}x{} and of {}x{} do not join", a.0, a.1, b.0, b.1));
     }
-    if spec.by == LabelBy::Classifier && classifier.is_none() {
-        return wrong("by is classifier: name the classifier".to_owned());
+    if spec.by != LabelBy::Condition && classifier.is_none() {
+        let by = if spec.by == LabelBy::Soft { "soft" } else { "classifier" };
+        return wrong(format!("by is {by}: name the classifier"));
+    }
+    let width = |part: &Dataset| part.soft.as_ref().map(Soft::classes);
+    if spec.by == LabelBy::Condition && parts.iter().any(|part| width(part) != width(first)) {
+        return wrong("some sets have soft labels, others not, or of other classes".to_owned());
     }
     if let Some(classifier) = classifier.filter(|own| own.classes() != spec.classes) {
         return wrong(format!(
@@ -121,13 +145,13 @@ fn verdicts(
     classifier: Option<(&dyn Classifier, Device)>,
     work: &Path,
     progress: &dyn Progress,
-) -> Result<Vec<Verdict>> {
+) -> Result<Verdicts> {
     let total: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let mut verdicts = Vec::with_capacity(total as usize);
+    let mut all = Vec::with_capacity(total as usize);
     let Some((classifier, device)) = classifier else {
         let given = parts.iter().flat_map(|part| &part.labels);
-        verdicts.extend(given.map(|&label| Verdict { label, confidence: 1.0 }));
-        return Ok(verdicts);
+        all.extend(given.map(|&label| Verdict { label, confidence: 1.0 }));
+        return Ok(Verdicts { all, soft: Vec::new() });
     };
     // What is kept of the verdicts does not matter to them.
     let own = LabelSpec { count: None, balance: false, confidence: 0.0, ..spec.clone() };
@@ -135,27 +159,29 @@ fn verdicts(
     let folder = work.join(format!("verdicts-{}", name.short()));
     fs::create_dir_all(&folder).at(&folder)?;
     progress.begin("label", total, "image");
+    let (bytes, mut soft) = (spec.verdict_bytes(), Vec::new());
     for (number, part) in parts.iter().enumerate() {
         let path = folder.join(number.to_string());
-        let bytes = match fs::read(&path) {
-            Ok(bytes) if bytes.len() == part.len() * 6 => bytes,
-            _ => {
-                let done = verdicts.len() as u64;
-                let bytes = judge(spec, part, classifier, device, (done, progress))?;
-                write_atomically(&path, |file| file.write_all(&bytes))?;
-                bytes
-            }
-        };
-        verdicts.extend(bytes.chunks_exact(6).map(|bytes| Verdict {
+        if path.metadata().map_or(0, |file| file.len()) != (part.len() * bytes) as u64 {
+            let done = all.len() as u64;
+            let judged = judge(spec, part, classifier, device, (done, progress))?;
+            write_atomically(&path, |file| file.write_all(&judged))?;
+        }
+        let rows = Bytes::map(&path)?;
+        all.extend(rows.chunks_exact(bytes).map(|bytes| Verdict {
             label: u16::from_le_bytes([bytes[0], bytes[1]]),
             confidence: f32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]),
         }));
-        progress.at(verdicts.len() as u64, "");
+        if spec.by == LabelBy::Soft {
+            soft.push(rows);
+        }
+        progress.at(all.len() as u64, "");
     }
-    Ok(verdicts)
+    Ok(Verdicts { all, soft })
 }
 
-/// Label and confidence of each image of `part`, six bytes each.
+/// Label and confidence of each image of `part`, six bytes each; where labels are soft, then four
+/// bytes for each class.
 fn judge(
     spec: &LabelSpec,
     part: &Dataset,
@@ -164,7 +190,8 @@ fn judge(
     (done, progress): (u64, &dyn Progress),
 ) -> Result<Vec<u8>> {
     let _guard = tch::no_grad_guard();
-    let mut bytes = Vec::with_capacity(part.len() * 6);
+    let each = spec.verdict_bytes();
+    let mut bytes = Vec::with_capacity(part.len() * each);
     let all: Vec<usize> = (0..part.len()).collect();
     for indices in all.chunks(BATCH) {
         if progress.stopping() {
@@ -172,7 +199,7 @@ fn judge(
         }
         let shares = classifier.logits(&part.images(indices, device)).softmax(1, Kind::Float); // [b,k]
         let labels = match spec.by {
-            LabelBy::Classifier => shares.argmax(1, false),
+            LabelBy::Classifier | LabelBy::Soft => shares.argmax(1, false),
             LabelBy::Condition => part.targets(indices, device),
         };
         let own = shares.gather(1, &labels.unsqueeze(1), false).squeeze_dim(1);
@@ -182,11 +209,15 @@ fn judge(
         let values = |tensor: &Tensor| tensor.to_device(Device::Cpu);
         let labels: Vec<i64> = values(&labels).try_into().expect("[b]");
         let own: Vec<f32> = values(&own).try_into().expect("[b]");
-        for (label, confidence) in labels.iter().zip(own) {
+        let soft = (spec.by == LabelBy::Soft).then(|| values(&shares).view([-1]));
+        let soft: Vec<f32> = soft.map_or(Ok(Vec::new()), Vec::try_from).expect("[b,k]");
+        for (row, (label, confidence)) in labels.iter().zip(own).enumerate() {
             bytes.extend((*label as u16).to_le_bytes());
             bytes.extend(confidence.to_le_bytes());
+            let classes = (each - PLAIN) / 4;
+            bytes.extend(soft[row * classes..][..classes].iter().flat_map(|p| p.to_le_bytes()));
         }
-        progress.at(done + (bytes.len() / 6) as u64, "");
+        progress.at(done + (bytes.len() / each) as u64, "");
     }
     Ok(bytes)
 }
@@ -232,7 +263,13 @@ fn proportional(count: u64, available: &[u64]) -> Vec<u64> {
 }
 
 /// Writes the images `kept`, counted through all parts, in that order.
-fn write(path: &Path, parts: &[Dataset], kept: &[u64], verdicts: &[Verdict]) -> Result<()> {
+fn write(
+    path: &Path,
+    (parts, spec): (&[Dataset], &LabelSpec),
+    kept: &[u64],
+    verdicts: &Verdicts,
+) -> Result<()> {
+    let (all, size) = (&verdicts.all, spec.verdict_bytes());
     let starts: Vec<u64> = parts
         .iter()
         .scan(0, |start, part| {
@@ -242,18 +279,31 @@ fn write(path: &Path, parts: &[Dataset], kept: &[u64], verdicts: &[Verdict]) -> 
         })
         .collect();
     let columns = [
-        ("label", Values::Whole(kept.iter().map(|&i| verdicts[i as usize].label.into()).collect())),
+        ("label", Values::Whole(kept.iter().map(|&i| all[i as usize].label.into()).collect())),
         ("index", Values::Whole(kept.iter().map(|&i| i as i64).collect())),
-        (
-            "confidence",
-            Values::Real(kept.iter().map(|&i| verdicts[i as usize].confidence).collect()),
-        ),
+        ("confidence", Values::Real(kept.iter().map(|&i| all[i as usize].confidence).collect())),
     ];
-    let (height, width) = parts[0].size;
-    set::write_npz(path, (kept.len(), height, width), &columns, &mut |archive| {
+    let place = |index: u64| {
+        let part = starts.partition_point(|start| *start <= index) - 1;
+        (part, (index - starts[part]) as usize)
+    };
+    // How probable each class is by the classifier, or by the sets themselves.
+    let given = parts[0].soft.as_ref().filter(|_| spec.by == LabelBy::Condition);
+    let row = |position: usize| {
+        let (part, own) = place(kept[position]);
+        match verdicts.soft.get(part) {
+            Some(rows) => &rows[own * size..][PLAIN..size],
+            None => parts[part].soft.as_ref().map_or(&[][..], |soft| soft.bytes(own)),
+        }
+    };
+    let known = if verdicts.soft.is_empty() { 0 } else { spec.classes as usize };
+    let width = given.map_or(known, Soft::classes);
+    let table = Table { name: "soft", width, row: &row };
+    let (height, edge) = parts[0].size;
+    let shape = (kept.len(), height, edge);
+    set::write_npz(path, shape, &columns, (width > 0).then_some(table), &mut |archive| {
         for &index in kept {
-            let part = starts.partition_point(|start| *start <= index) - 1;
-            let own = (index - starts[part]) as usize;
+            let (part, own) = place(index);
             archive.write_all(&parts[part].rgb(own))?;
         }
         Ok(())
@@ -261,106 +311,5 @@ fn write(path: &Path, parts: &[Dataset], kept: &[u64], verdicts: &[Verdict]) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        data::{Layout, Pixels},
-        progress::Silent,
-    };
-
-    /// Class and confidence by the first pixel's red and green.
-    struct Seeing;
-
-    impl Classifier for Seeing {
-        fn classes(&self) -> i64 {
-            3
-        }
-
-        fn logits(&self, x: &Tensor) -> Tensor {
-            let corner = x.select(3, 0).select(2, 0) * 255.0;
-            let class = corner.select(1, 0).round().to_kind(Kind::Int64);
-            class.one_hot(3).to_kind(Kind::Float) * corner.select(1, 1).unsqueeze(1)
-        }
-    }
-
-    /// Images of one pixel; `(red, green, label)`.
-    fn set(images: &[(u8, u8, u16)]) -> Dataset {
-        Dataset {
-            name: "pixels".to_owned(),
-            classes: ["a", "b", "c"].map(str::to_owned).into(),
-            size: (1, 1),
-            layout: Layout::Hwc,
-            pixels: Pixels::Owned(images.iter().flat_map(|i| [i.0, i.1, 7]).collect()),
-            labels: images.iter().map(|i| i.2).collect(),
-        }
-    }
-
-    fn spec(by: LabelBy) -> LabelSpec {
-        LabelSpec {
-            by,
-            classes: 3,
-            confidence: 0.0,
-            balance: false,
-            count: None,
-            arch: None,
-            dataset: String::new(),
-        }
-    }
-
-    fn kept(spec: &LabelSpec, parts: &[Dataset], seeing: bool) -> Result<(Vec<u8>, Vec<u16>)> {
-        let folder = tempfile::tempdir().unwrap();
-        let classifier = seeing.then_some((&Seeing as &dyn Classifier, Device::Cpu));
-        let out = folder.path().join("out");
-        let done = run(spec, parts, classifier, folder.path(), &out, &Silent)?;
-        let set = crate::data::generated::read_unnamed(&done.file)?;
-        assert_eq!(done.count, set.len() as u64);
-        Ok(((0..set.len()).map(|index| set.image(index)[1]).collect(), set.labels))
-    }
-
-    #[test]
-    fn selection_keeps_the_most_confident_of_each_class() {
-        let parts = [
-            set(&[(0, 3, 0), (1, 9, 1), (1, 2, 1), (2, 5, 2)]),
-            set(&[(0, 8, 0), (1, 4, 1), (2, 6, 2), (1, 1, 2)]),
-        ];
-        // By condition: the last image is asked to be class 2 and does not look it.
-        let spec = LabelSpec { count: Some(4), ..spec(LabelBy::Condition) };
-        let (greens, labels) = kept(&spec, &parts, true).unwrap();
-        assert_eq!(labels, [0, 1, 1, 2]);
-        assert_eq!(greens, [8, 9, 4, 6]);
-        // Sorting alone, without a classifier.
-        let all = LabelSpec { count: None, ..spec };
-        let (greens, labels) = kept(&all, &parts, false).unwrap();
-        assert_eq!(labels, [0, 0, 1, 1, 1, 2, 2, 2]);
-        assert_eq!(greens, [3, 8, 9, 2, 4, 5, 6, 1]);
-    }
-
-    #[test]
-    fn a_classifier_can_label_reject_and_balance() {
-        let parts = [set(&[(0, 9, 0), (0, 1, 0), (1, 8, 0), (1, 7, 0), (1, 6, 0), (2, 9, 0)])];
-        let plain = spec(LabelBy::Classifier);
-        assert_eq!(kept(&plain, &parts, true).unwrap().1, [0, 0, 1, 1, 1, 2]);
-        let sure = LabelSpec { confidence: 0.9, ..plain.clone() };
-        assert_eq!(kept(&sure, &parts, true).unwrap().1, [0, 1, 1, 1, 2]);
-        let balanced = LabelSpec { balance: true, ..sure.clone() };
-        assert_eq!(kept(&balanced, &parts, true).unwrap(), (vec![9, 8, 9], vec![0, 1, 2]));
-        let many = LabelSpec { count: Some(6), ..balanced };
-        let message = kept(&many, &parts, true).unwrap_err().to_string();
-        assert!(message.contains("2 images of class 0 are wanted, but there are 1"), "{message}");
-        for (spec, seeing, part) in [
-            (plain, false, "name the classifier"),
-            (LabelSpec { classes: 4, ..sure.clone() }, true, "3 classes"),
-            (LabelSpec { by: LabelBy::Condition, ..sure }, false, "how confident"),
-        ] {
-            let message = kept(&spec, &parts, seeing).unwrap_err().to_string();
-            assert!(message.contains(part), "{message}");
-        }
-    }
-
-    #[test]
-    fn shares_are_proportional() {
-        assert_eq!(proportional(10, &[50, 30, 20]), [5, 3, 2]);
-        assert_eq!(proportional(2, &[1, 1, 1]), [1, 1, 0]);
-        assert_eq!(proportional(7, &[3, 3, 1]), [3, 3, 1]);
-    }
-}
+#[path = "label_tests.rs"]
+mod tests;

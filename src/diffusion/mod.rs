@@ -20,6 +20,7 @@ mod generate_tests;
 #[cfg(test)]
 mod golden;
 pub mod label;
+pub mod live;
 pub mod neighbours;
 mod policy;
 pub mod quality;

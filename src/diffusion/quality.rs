@@ -179,7 +179,7 @@ fn first(parts: &[Dataset], count: usize) -> Result<Dataset> {
     }
     let (name, classes) = (head.name.clone(), head.classes.clone());
     let pixels = Pixels::Owned(pixels);
-    Ok(Dataset { name, classes, size: head.size, layout: Layout::Chw, pixels, labels })
+    Ok(Dataset { name, classes, size: head.size, layout: Layout::Chw, pixels, labels, soft: None })
 }
 
 #[cfg(test)]

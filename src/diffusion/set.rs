@@ -42,12 +42,21 @@ pub(super) enum Values {
 /// An array's name and its numbers.
 pub(super) type Column = (&'static str, Values);
 
+/// An array `[count,width]` of float32.
+pub(super) struct Table<'a> {
+    pub(super) name: &'static str,
+    pub(super) width: usize,
+    /// The little-endian bytes of one row.
+    pub(super) row: &'a dyn Fn(usize) -> &'a [u8],
+}
+
 /// Writes `image` `[count,h,w,3]` bytes, as `fill` gives them, beside `columns` (`label` among
-/// them) into the `.npz` at `path`.
+/// them) and maybe a table into the `.npz` at `path`.
 pub(super) fn write_npz(
     path: &Path,
     (count, height, width): (usize, usize, usize),
     columns: &[Column],
+    table: Option<Table<'_>>,
     fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     write_atomically(path, |file| {
@@ -68,6 +77,12 @@ pub(super) fn write_npz(
                     values.iter().try_for_each(|value| archive.write_all(&value.to_le_bytes()))?;
                 }
             }
+        }
+        if let Some(Table { name, width, row }) = table {
+            let shape = [count, width];
+            let size = count * width * Dtype::F32.size();
+            start(&mut archive, name, size, &npy::header(Dtype::F32, &shape))?;
+            (0..count).try_for_each(|index| archive.write_all(row(index)))?;
         }
         archive.finish().map_err(io::Error::other).map(|_| ())
     })
@@ -107,7 +122,7 @@ pub(super) fn join(
         }
     }
     let count: u64 = parts.iter().map(|part| part.count).sum();
-    write_npz(path, (count as usize, height, width), columns, &mut |archive| {
+    write_npz(path, (count as usize, height, width), columns, None, &mut |archive| {
         for part in parts {
             io::copy(&mut File::open(&part.path)?.take(bytes(part)), archive)?;
         }

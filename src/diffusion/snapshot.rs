@@ -169,6 +169,7 @@ impl<'a> Snapshots<'a> {
                 layout: Layout::Hwc,
                 pixels: Pixels::Owned(draw.block(first, first..first + wanted)?),
                 labels: vec![0; wanted as usize],
+                soft: None,
             };
             let indices: Vec<usize> = (0..drawn.len()).collect();
             let features = self.extractor.features(&drawn, &indices)?;

@@ -78,8 +78,10 @@ pub struct GenerateSpec {
 pub enum LabelBy {
     /// The class that the denoiser was asked for.
     Condition,
-    /// A classifier.
+    /// A classifier: the class that it finds most probable.
     Classifier,
+    /// A classifier: how probable it finds each class.
+    Soft,
 }
 
 /// Labels and selection of a set that is there.

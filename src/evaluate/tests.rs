@@ -44,6 +44,7 @@ fn data() -> Dataset {
         layout: Layout::Chw,
         pixels: Pixels::Owned((0..bytes).map(|_| 100 + stream.below(56) as u8).collect()),
         labels: (0..COUNT).map(|_| 0).collect(),
+        soft: None,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     data::reference::Reference,
     diffusion::{sampler, sampler_check::check_policy, spec::GenerateSpec},
     net::{architecture::Architecture, precond},
-    plan::specs::{has_own_resolution, own_resolution},
+    plan::specs::{has_own_resolution, is_live, own_resolution},
     suite::{fields::position, problem::Problem, settings::Settings, table::FIELDS},
     train::spec::TrainSpec,
 };
@@ -99,7 +99,7 @@ pub(super) fn generation(
         );
         complain("denoiser.file", message);
     }
-    if known == 0 && settings.text("labels.by") != Some("classifier") {
+    if known == 0 && settings.text("labels.by") == Some("condition") {
         let rest = "expected a conditional denoiser, or `labels.by: classifier`";
         match imported {
             true => complain("denoiser.file", format!("knows no classes: {rest}")),
@@ -147,6 +147,9 @@ pub(super) fn set(
             format!("has labels up to {most}, but {name} has {classes} classes"),
         );
     }
+    if set.soft && mart(settings) && settings.text("labels.by") == Some("condition") {
+        complain("generated.file", format!("has soft labels: {ONE_LABEL}"));
+    }
     let count = settings.count("generated.count");
     if count > held {
         complain("generated.count", format!("{count} does not fit: the set holds {held} images"));
@@ -158,12 +161,50 @@ pub(super) fn set(
     problems
 }
 
+/// Why MART refuses soft labels.
+const ONE_LABEL: &str = "train.loss mart takes one label of each image";
+
+fn mart(settings: &Settings) -> bool {
+    settings.text("train.loss") == Some("mart")
+}
+
+/// What does not go with images that are drawn while training goes on.
+pub(super) fn live(settings: &Settings) -> Vec<Problem> {
+    if !is_live(settings) {
+        return Vec::new();
+    }
+    let looks = "does not go with `generated.supply: live`: only a set that is there is looked at";
+    let mut problems: Vec<Problem> = [
+        ("labels.by", settings.text("labels.by") != Some("condition")),
+        ("labels.classifier", settings.text("labels.classifier").is_some()),
+        ("labels.trained", settings.flag("labels.trained")),
+        ("labels.balance", settings.flag("labels.balance")),
+        ("generated.drawn", settings.optional_count("generated.drawn").is_some()),
+    ]
+    .into_iter()
+    .filter(|(_, wrong)| *wrong)
+    .map(|(key, _)| blame(settings, key, looks.to_owned()))
+    .collect();
+    if settings.paths("generated.file").is_some() {
+        let message = "does not go with `generated.supply: live`, which draws its images";
+        problems.push(blame(settings, "generated.file", message.to_owned()));
+    }
+    if settings.optional_real("generated.fraction") == Some(0.0) {
+        let message = "0 does not fit: no image that is drawn would be used";
+        problems.push(blame(settings, "generated.fraction", message.to_owned()));
+    }
+    problems
+}
+
 /// What is wrong with labels and selection.
 pub(super) fn labels(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     let file = settings.text("labels.classifier").is_some();
     let looks = file || settings.flag("labels.trained");
-    let by_classifier = settings.text("labels.by") == Some("classifier");
+    let by_classifier = settings.text("labels.by") != Some("condition");
+    if settings.text("labels.by") == Some("soft") && mart(settings) {
+        problems.push(blame(settings, "labels.by", format!("soft does not fit: {ONE_LABEL}")));
+    }
     if !looks && (by_classifier || settings.real("labels.confidence") > 0.0) {
         let why = if by_classifier { "labels.by" } else { "labels.confidence" };
         let message = format!(

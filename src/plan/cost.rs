@@ -8,7 +8,7 @@ use crate::{
     evaluate::spec::{AttackName, EvaluateSpec},
     net::spec::{ClassifierSpec, DenoiserSpec},
     plan::Stage,
-    train::spec::{Loss, TrainSpec},
+    train::spec::{LiveSpec, Loss, TrainSpec},
 };
 
 /// Multiplications that one CPU core gets through in a second, small networks at small batches.
@@ -106,6 +106,21 @@ impl Estimate {
             spec.batch.min(spec.count),
             elements,
         )
+    }
+
+    /// A training beside which images are drawn in `steps` steps; `macs` are those of one forward
+    /// pass of the denoiser.
+    pub(super) fn and_live(self, live: &LiveSpec, steps: u64, macs: f64, resolution: u64) -> Self {
+        let count = live.draw.count + (steps as f64 * live.rate) as u64;
+        let drawn = Self::generate(&GenerateSpec { count, ..live.draw.clone() }, macs, resolution);
+        let held = live.draw.count * 3 * resolution * resolution;
+        Self {
+            gmacs: self.gmacs + drawn.gmacs,
+            core_minutes: self.core_minutes + drawn.core_minutes,
+            device_hours: self.device_hours + drawn.device_hours,
+            memory: self.memory + drawn.memory.saturating_sub(RESIDENT) + held,
+            ..self
+        }
     }
 
     /// Labels by a classifier that is taken for a WRN-28-10.

@@ -154,12 +154,13 @@ impl<'a> Graph<'a> {
         let (threat, evaluations) = self.threats(&settings)?;
         let (train, test) = (train?, test?);
         self.problems.extend(images(&settings, train.1.images));
-        let spec = specs::train(&settings, train.0.clone(), train.1.classes, threat);
+        let mut spec = specs::train(&settings, train.0.clone(), train.1.classes, threat);
         self.problems.extend(training(&settings, &spec));
         let generated = match settings.count("generated.count") {
             0 => None,
             count => Some(self.generated(&settings, &train, count)?),
         };
+        spec.live = generated.as_ref().and_then(|generated| generated.live.clone());
         Some(Need { settings, roots, train, test, evaluations, generated, spec })
     }
 
@@ -259,7 +260,8 @@ impl<'a> Graph<'a> {
     }
 
     fn remember_count(&mut self, need: &Need) {
-        if let Some(generated) = &need.generated {
+        // What is drawn while training goes on is nobody else's.
+        if let Some(generated) = need.generated.as_ref().filter(|own| own.live.is_none()) {
             let largest = self.largest.entry(generated.identity.clone()).or_default();
             *largest = generated.drawn.max(*largest);
         }
@@ -276,15 +278,25 @@ impl<'a> Graph<'a> {
                 train_identity = json!({ "set": label, "count": generated.count });
                 shards = vec![label];
             }
-            quality = self.quality_job(index, need, generated, &shards);
+            if generated.live.is_some() {
+                train_identity = json!({ "denoiser": denoiser });
+            } else {
+                quality = self.quality_job(index, need, generated, &shards);
+            }
         }
         let survey = &need.train.1;
         let spec = need.spec.clone();
-        let estimate = Estimate::train(&spec, survey.images);
+        let mut estimate = Estimate::train(&spec, survey.images);
+        if let (Some(live), Some(generated)) = (&spec.live, &need.generated) {
+            let steps = survey.images.div_ceil(spec.batch.max(1)) * spec.epochs;
+            estimate = estimate.and_live(live, steps, generated.macs(), survey.resolution);
+        }
         let network = spec.network.clone();
         let work = Work::Train(spec);
-        let inputs =
-            shards.iter().map(|id| Input { role: Role::Generated, id: id.clone() }).collect();
+        let inputs = shards.iter().map(|id| (Role::Generated, id));
+        let draws =
+            denoiser.iter().filter(|_| need.spec.live.is_some()).map(|id| (Role::Denoiser, id));
+        let inputs = inputs.chain(draws).map(|(role, id)| Input { role, id: id.clone() }).collect();
         let id = identity(&work, &train_identity);
         let set = need.generated.as_ref().and_then(|generated| generated.reference.clone());
         let set = set.filter(|_| shards.iter().all(|id| self.is_reference(id)));

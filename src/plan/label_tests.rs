@@ -45,3 +45,17 @@ fn a_suite_can_train_the_classifier_that_labels() {
     let error = plan_with(HEAD, &both).unwrap_err().to_string();
     assert!(error.contains("labels.trained: true does not fit"), "{error}");
 }
+
+#[test]
+fn soft_labels_are_a_classifier_s_and_not_for_mart() {
+    let sets = ["threat=linf", "generated.count=100", "labels.by=soft", "labels.trained=true"];
+    let plan = plan_with(HEAD, &sets).unwrap();
+    let [label] = stages(&plan, Stage::Label)[..] else { panic!("one labelling") };
+    let Work::Label(spec) = &label.work else { panic!() };
+    assert_eq!(spec.by, LabelBy::Soft);
+    let mart = [&sets[..], &["train.loss=mart"]].concat();
+    let error = plan_with(HEAD, &mart).unwrap_err().to_string();
+    assert!(error.contains("labels.by: soft does not fit: train.loss mart"), "{error}");
+    let error = plan_with(HEAD, &sets[..3]).unwrap_err().to_string();
+    assert!(error.contains("labels.classifier: is missing"), "{error}");
+}

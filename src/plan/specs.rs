@@ -15,7 +15,7 @@ use crate::{
         value::NamedAttack,
     },
     threat::ThreatModel,
-    train::spec::{Craft, Loss, Tracked, TrainSpec},
+    train::spec::{Craft, LiveSpec, Loss, Tracked, TrainSpec},
 };
 
 /// Edge length of a data set's images where the suite does not say it; 0 where only the files do.
@@ -165,7 +165,7 @@ pub(super) fn label(settings: &Settings, dataset: &str, classes: i64) -> Option<
     let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
     let file = settings.text("labels.classifier").is_some();
     let looks = file || trains_labeller(settings);
-    let wanted = by == LabelBy::Classifier || looks || balance || drawn != count;
+    let wanted = by != LabelBy::Condition || looks || balance || drawn != count;
     wanted.then(|| LabelSpec {
         by,
         classes,
@@ -182,7 +182,7 @@ pub(super) fn trains_labeller(settings: &Settings) -> bool {
     let count = settings.count("generated.count");
     let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
     settings.flag("labels.trained")
-        && (settings.text("labels.by") == Some("classifier")
+        && (settings.text("labels.by") != Some("condition")
             || settings.real("labels.confidence") > 0.0
             || drawn != count)
 }
@@ -230,6 +230,17 @@ pub(super) fn generate(settings: &Settings, classes: i64, real: &Source) -> Gene
         count: settings.count("generated.count"),
         batch: settings.count("generated.batch"),
     }
+}
+
+/// The supply of generated images by a sampler beside the training, drawn as `draw` says.
+pub(super) fn live(settings: &Settings, draw: &GenerateSpec) -> Option<LiveSpec> {
+    is_live(settings)
+        .then(|| LiveSpec { rate: settings.real("generated.rate"), draw: draw.clone() })
+}
+
+/// Whether generated images are drawn while training goes on.
+pub(super) fn is_live(settings: &Settings) -> bool {
+    settings.text("generated.supply") == Some("live")
 }
 
 /// The share of generated images in a batch: the paper's rule, unless the suite says otherwise.
@@ -289,6 +300,8 @@ fn training(
         network,
         threat: threat.filter(|_| crafts),
         generated,
+        // What is drawn is known once the denoiser is.
+        live: None,
         generated_fraction: generated_fraction(settings, generated),
         loss,
         beta: if weighs { settings.real("train.beta") } else { 0.0 },

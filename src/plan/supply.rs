@@ -16,6 +16,7 @@ use crate::{
         specs,
     },
     suite::settings::Settings,
+    train::spec::LiveSpec,
 };
 
 /// Where generated images come from.
@@ -26,6 +27,8 @@ pub(super) struct Generated {
     pub(super) source: JobId,
     /// The whole set, where it is sampled.
     pub(super) spec: Option<GenerateSpec>,
+    /// How images are drawn while training goes on, in place of a set.
+    pub(super) live: Option<LiveSpec>,
     /// The set, where it lies on disk already.
     pub(super) reference: Option<Reference>,
     /// Identity of the set, whatever part of it is used.
@@ -40,6 +43,17 @@ pub(super) struct Generated {
     pub(super) judges: Vec<(Role, Work)>,
 }
 
+impl Generated {
+    /// Multiplications of one forward pass of the denoiser.
+    pub(super) fn macs(&self) -> f64 {
+        match &self.origin {
+            Work::Fit(spec) => cost::denoiser_macs(&spec.network),
+            // An imported denoiser is taken for one of the published size.
+            _ => 21.2e9,
+        }
+    }
+}
+
 impl Graph<'_> {
     pub(super) fn generated(
         &mut self,
@@ -47,7 +61,7 @@ impl Graph<'_> {
         train: &(Source, Survey),
         count: u64,
     ) -> Option<Generated> {
-        let found = checks::labels(settings);
+        let found = [checks::labels(settings), checks::live(settings)].concat();
         let faulty = !found.is_empty();
         self.problems.extend(found);
         let (classes, dataset) = (train.1.classes, train.0.name.as_str());
@@ -80,11 +94,12 @@ impl Graph<'_> {
             let identity = source.clone();
             // A selection is made from the whole set.
             let drawn = if label.is_some() { set.images } else { count };
-            let (spec, reference) = (None, Some(set));
+            let (spec, live, reference) = (None, None, Some(set));
             return Some(Generated {
                 origin,
                 source,
                 spec,
+                live,
                 reference,
                 identity,
                 drawn,
@@ -110,8 +125,20 @@ impl Graph<'_> {
         let source = self.recent.identity(&origin, None);
         let identity = self.recent.identity(&Work::Generate(whole), Some(&source));
         let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
+        let live = specs::live(settings, &spec);
         let (spec, reference) = (Some(spec), None);
-        Some(Generated { origin, source, spec, reference, identity, drawn, count, label, judges })
+        Some(Generated {
+            origin,
+            source,
+            spec,
+            live,
+            reference,
+            identity,
+            drawn,
+            count,
+            label,
+            judges,
+        })
     }
 
     fn reference(&mut self, settings: &Settings, paths: &[&str]) -> Option<Reference> {
@@ -172,11 +199,7 @@ impl Graph<'_> {
         generated: &Generated,
     ) -> (Option<JobId>, Vec<JobId>) {
         let source = generated.source.clone();
-        let macs = match &generated.origin {
-            Work::Fit(spec) => cost::denoiser_macs(&spec.network),
-            // An imported denoiser is taken for one of the published size.
-            _ => 21.2e9,
-        };
+        let macs = generated.macs();
         if !self.note(index, &source) {
             let origin = generated.origin.clone();
             let estimate = match &origin {
@@ -184,6 +207,9 @@ impl Graph<'_> {
                 _ => Estimate::import(),
             };
             self.add(index, need, blank(source.clone(), origin, estimate));
+        }
+        if generated.live.is_some() {
+            return (Some(source), Vec::new());
         }
         let Some(whole) = &generated.spec else { return (None, vec![source]) };
         let largest = self.largest[&generated.identity];

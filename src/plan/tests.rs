@@ -38,7 +38,14 @@ impl Surveyor for Imagined {
         let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap()).collect();
         let fingerprint = format!("set {names:?}");
         let (images, resolution, classes) = (1_000_000, 32, 10);
-        Ok(Reference { paths: paths.to_vec(), fingerprint, images, resolution, classes })
+        Ok(Reference {
+            paths: paths.to_vec(),
+            fingerprint,
+            images,
+            resolution,
+            classes,
+            soft: false,
+        })
     }
 
     fn hash(&self, path: &Path) -> Result<String> {
@@ -326,6 +333,8 @@ fn the_table_and_the_specs_name_the_same_fields() {
         "generated.file",
         "generated.fraction",
         "generated.shard",
+        "generated.supply",
+        "generated.rate",
         "generated.drawn",
         "labels.classifier",
         "labels.trained",
@@ -433,3 +442,6 @@ fn the_table_knows_every_suite_and_attack_of_evaluation() {
 
 #[path = "label_tests.rs"]
 mod label_tests;
+
+#[path = "live_tests.rs"]
+mod live_tests;

@@ -23,7 +23,7 @@ use crate::{
     plan::{ImportSpec, Role, Work},
     run::{Stages, Task},
     store::Artifact,
-    train,
+    train::{self, Supply},
 };
 
 /// The stages of this program.
@@ -78,9 +78,22 @@ impl Stages for Real {
             Work::Quality(spec) => quality(task, spec),
             Work::Train(spec) => {
                 let real = images(task, &spec.data)?;
+                if spec.live.is_some() {
+                    let supply = Supply::Live { denoiser: denoiser(task)?, identity: &task.job.id };
+                    return summary(&train::run(
+                        spec,
+                        &real,
+                        supply,
+                        &[device],
+                        work,
+                        out,
+                        progress,
+                    )?);
+                }
                 let parts = generated_parts(task, &real.classes, Some(spec.generated))?;
                 let parts: Vec<&Dataset> = parts.iter().collect();
-                summary(&train::run(spec, &real, &parts, &[device], work, out, progress)?)
+                let supply = Supply::Set(&parts);
+                summary(&train::run(spec, &real, supply, &[device], work, out, progress)?)
             }
             Work::Evaluate(spec) => evaluation(task, spec),
         }

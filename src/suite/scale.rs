@@ -56,6 +56,8 @@ impl Scale {
                 put(settings, path, Value::Count(smaller(before)));
             }
         }
+        let rate = settings.real("generated.rate").min(2.0);
+        put(settings, "generated.rate", Value::Real(rate));
         put(settings, "denoiser.channel_mult", Value::Counts(vec![1, 2]));
         put(settings, "denoiser.attention", Value::Counts(Vec::new()));
         if let Some(arch) = settings.text("train.arch").map(network) {

@@ -93,12 +93,14 @@ fields! {
     "generated.count" Count(0, MANY), Is("0"), "generated images that join training; 0 for none";
     "generated.fraction" Real(0.0, 1.0), Absent("0.7 up to 1M generated images, 0.8 above"), "share of generated images in a batch";
     "generated.file" Paths, Absent("images are sampled"), "a generated set to use where it lies instead of sampling one: an .npz file, a folder of parts, or a list of these";
+    "generated.supply" Choice(&["set", "live"]), Is("set"), "a set drawn before training; or live: drawn while training goes on, into a ring buffer of `generated.count` images (not judged)";
+    "generated.rate" Real(0.0, 1e6), Is("16"), "live: images drawn for each step of training, each in place of the oldest one";
     "generated.seed" Count(0, MANY), Is("0"), "seed of latents and labels";
     "generated.shard" Count(1, 10_000_000), Is("10000"), "images in one file of the set; each file is a job of its own";
     "generated.batch" Count(1, 1 << 20), Is("64"), "images sampled at once";
     "generated.drawn" Count(1, MANY), Absent("generated.count"), "images sampled, of which the best `generated.count` are kept, class by class";
 
-    "labels.by" Choice(&["condition", "classifier"]), Is("condition"), "who labels generated images";
+    "labels.by" Choice(&["condition", "classifier", "soft"]), Is("condition"), "who labels generated images: the class asked for, a classifier's most probable class, or its probabilities of all classes";
     "labels.classifier" Path, Absent("no classifier looks at the images"), "weights of a classifier that labels images or says how confident it is";
     "labels.trained" Flag, Is("false"), "whether that classifier is trained here where one is needed: `train.arch` by plain training on the real images";
     "labels.arch" Text, Absent("worked out from the file"), "architecture of that classifier";

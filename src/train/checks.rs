@@ -2,9 +2,9 @@
 
 use tch::Device;
 
-use super::spec::TrainSpec;
+use super::spec::{Loss, TrainSpec};
 use crate::{
-    data::Dataset,
+    data::{Dataset, Soft},
     error::{Error, Result},
 };
 
@@ -27,11 +27,27 @@ pub(super) fn data(spec: &TrainSpec, real: &Dataset, generated: &[&Dataset]) -> 
         )));
     }
     let available: usize = generated.iter().map(|part| part.len()).sum();
-    if spec.generated > available as u64 {
+    if spec.live.is_none() && spec.generated > available as u64 {
         return Err(Error::input(format!(
             "train.generated: {} images are asked for, the generated set holds {available}",
             spec.generated
         )));
+    }
+    for set in generated.iter().copied().chain([real]) {
+        let Some(width) = set.soft.as_ref().map(Soft::classes) else { continue };
+        if spec.loss == Loss::Mart {
+            return Err(Error::input(format!(
+                "train.loss: mart takes one label of each image, and {} has soft ones: use trades, \
+                 pgd-at, score or standard",
+                set.name
+            )));
+        }
+        if width as i64 != classes {
+            return Err(Error::input(format!(
+                "{} has soft labels over {width} classes, the network knows {classes}",
+                set.name
+            )));
+        }
     }
     for part in generated {
         let worst = part.labels.iter().max().map_or(0, |&label| i64::from(label));

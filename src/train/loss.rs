@@ -1,6 +1,6 @@
 //! Training objectives: what one batch costs, and the logits by which progress is judged.
 
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Reduction, Tensor};
 
 use crate::{
     net::Mode,
@@ -25,6 +25,8 @@ pub struct Examples {
     pub y: Tensor,
     /// What is to be predicted: probabilities `[b,k]`, smoothed or mixed.
     pub target: Tensor,
+    /// Whether `target` says more than `y`, so that objectives of plain labels follow it too.
+    pub soft: bool,
     /// Whether `target` is mixed, so that it also leads the attack (CutMix).
     pub mixed: bool,
     /// What the crafting attack starts from, in units of the image.
@@ -71,7 +73,7 @@ impl Examples {
         let start =
             if self.start.size()[0] == self.len() { of(&self.start) } else { self.start.copy() };
         let (x, y, target) = (of(&self.x), of(&self.y), of(&self.target));
-        Self { x, y, target, mixed: self.mixed, start }
+        Self { x, y, target, soft: self.soft, mixed: self.mixed, start }
     }
 
     /// The same on another device.
@@ -79,7 +81,7 @@ impl Examples {
     pub fn to_device(&self, device: Device) -> Self {
         let of = |tensor: &Tensor| tensor.to_device(device);
         let (x, y, target) = (of(&self.x), of(&self.y), of(&self.target));
-        Self { x, y, target, mixed: self.mixed, start: of(&self.start) }
+        Self { x, y, target, soft: self.soft, mixed: self.mixed, start: of(&self.start) }
     }
 }
 
@@ -110,32 +112,35 @@ pub fn pgd(spec: &TrainSpec, threat: ThreatModel) -> Pgd {
 
 /// Cross entropy on images found by PGD in evaluation mode; labels are never smoothed.
 fn pgd_at(keep_clean: bool, attack: Pgd, passes: &Passes, batch: &Examples, mode: Mode) -> Outcome {
-    let cost = |logits: &Tensor, y: &Tensor| {
-        logits.cross_entropy_loss::<Tensor>(y, None, Reduction::Mean, -100, 0.0)
+    // Labels `[b]`, or probabilities `[b,k]`: it takes both.
+    let said = if batch.soft { &batch.target } else { &batch.y };
+    let cost = |logits: &Tensor, said: &Tensor| {
+        logits.cross_entropy_loss::<Tensor>(said, None, Reduction::Mean, -100, 0.0)
     };
     let adversarial = attack.run(&batch.x, &batch.start, &|x| {
-        passes.slope(x, Mode::Eval, &|logits| cost(logits, &batch.y))
+        passes.slope(x, Mode::Eval, &|logits| cost(logits, said))
     });
     if keep_clean {
         let both = Tensor::cat(&[&batch.x, &adversarial], 0); // [2b,3,h,w]
         let logits = passes.logits(&both, mode);
-        let loss = cost(&logits, &Tensor::cat(&[&batch.y, &batch.y], 0));
+        let loss = cost(&logits, &Tensor::cat(&[said, said], 0));
         let mut halves = logits.detach().chunk(2, 0);
         let robust = halves.pop();
         return Outcome { loss, clean: halves.pop(), robust };
     }
     let logits = passes.logits(&adversarial, mode);
-    Outcome { loss: cost(&logits, &batch.y), clean: None, robust: Some(logits.detach()) }
+    Outcome { loss: cost(&logits, said), clean: None, robust: Some(logits.detach()) }
 }
 
-/// Probabilities to be predicted for labels `y` `[b]`: `share` `[b]` of each spread over all
-/// `classes`, the rest on the label. `[b,k]`, `Float`.
-pub fn smoothed(spec: &TrainSpec, y: &Tensor, generated: &Tensor, classes: i64) -> Tensor {
+/// Probabilities to be predicted for images that are said to be `right` `[b,k]` (one-hot or soft):
+/// a share of each is spread over all classes. `generated` `[b]` is 1 where an image is. `[b,k]`,
+/// `Float`.
+pub fn smoothed(spec: &TrainSpec, right: &Tensor, generated: &Tensor) -> Tensor {
+    let classes = right.size()[1];
     let share = match spec.smooth {
         Smooth::All => generated.ones_like(),
         Smooth::Generated => generated.shallow_clone(), // read only
     };
-    let right = y.one_hot(classes).to_kind(Kind::Float); // [b,k]
     // SCORE spreads over the wrong classes, the others over all.
     let (spread, drop) = match spec.loss {
         Loss::Score => {
@@ -167,6 +172,8 @@ pub fn divergence(logits: &Tensor, to: &Tensor) -> Tensor {
 mod tests {
     use std::collections::BTreeMap;
 
+    use tch::Kind;
+
     use super::*;
     use crate::{
         net::{Network, formula},
@@ -194,8 +201,8 @@ mod tests {
         let x = formula::tensor(counter, &[8, 3, 32, 32], 0.0, 1.0);
         let y = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7]);
         let generated = Tensor::zeros([8], (Kind::Float, Device::Cpu));
-        let target = smoothed(spec, &y, &generated, 10);
-        Examples { x, y, target, mixed: false, start: start.copy() }
+        let target = smoothed(spec, &y.one_hot(10).to_kind(Kind::Float), &generated);
+        Examples { x, y, target, soft: false, mixed: false, start: start.copy() }
     }
 
     /// The largest difference relative to the largest golden value.
@@ -218,6 +225,7 @@ mod tests {
             start: last(&batch.start),
             y: batch.y.copy(),
             target: batch.target.copy(),
+            soft: false,
             mixed: false,
         };
         check_batch(case, spec, &goldens, &batch, 2e-4);
@@ -306,11 +314,11 @@ mod tests {
 
     #[test]
     fn targets_spread_what_is_smoothed() {
-        let y = Tensor::from_slice(&[1i64, 0]);
+        let right = Tensor::from_slice(&[1i64, 0]).one_hot(4).to_kind(Kind::Float);
         let generated = Tensor::from_slice(&[0.0f32, 1.0]);
         let rows = |spec: &TrainSpec| {
-            Vec::<Vec<f64>>::try_from(&smoothed(spec, &y, &generated, 4).to_kind(Kind::Double))
-                .unwrap()
+            let target = smoothed(spec, &right, &generated).to_kind(Kind::Double);
+            Vec::<Vec<f64>>::try_from(&target).unwrap()
         };
         let near = |a: &[f64], b: [f64; 4]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
         let spec = TrainSpec { label_smoothing: 0.2, ..golden::spec() };

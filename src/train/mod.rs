@@ -21,6 +21,9 @@ mod scaling;
 pub mod schedule;
 pub mod score;
 pub mod spec;
+mod supply;
+#[cfg(test)]
+mod supply_tests;
 mod team;
 pub mod tensorboard;
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod trainer;
 pub mod validate;
 
 pub use run::{TrainSummary, run};
+pub use supply::Supply;
 #[cfg(test)]
 mod golden {
     //! The official code's numbers, and a spec to vary.
@@ -71,6 +75,7 @@ mod golden {
             },
             threat: Some(ThreatModel { norm: Norm::Linf, epsilon: Epsilon::new(8, 255) }),
             generated: 0,
+            live: None,
             generated_fraction: 0.0,
             loss: Loss::Trades,
             beta: 5.0,

@@ -113,9 +113,9 @@ fn batch(case: &Case, spec: &TrainSpec) -> Examples {
         y = y.narrow(0, 0, 4).repeat([2i64]);
     }
     let generated = Tensor::zeros([8], (Kind::Float, Device::Cpu));
-    let mut target = loss::smoothed(spec, &y, &generated, case.classes);
+    let one_hot = y.one_hot(case.classes).to_kind(Kind::Float);
+    let mut target = loss::smoothed(spec, &one_hot, &generated);
     if case.cutmix {
-        let one_hot = y.one_hot(case.classes).to_kind(Kind::Float);
         target = &one_hot * 0.7 + one_hot.roll([1i64].as_slice(), [0i64].as_slice()) * 0.3;
     }
     let threat = spec.threat.unwrap();
@@ -124,7 +124,7 @@ fn batch(case: &Case, spec: &TrainSpec) -> Examples {
         (Loss::Mart, _) | (_, Norm::L2) => noise(3f64.sqrt()) * SMALL,
         _ => noise(1.0) * threat.epsilon.value(),
     };
-    Examples { x, y, target, mixed: case.cutmix, start }
+    Examples { x, y, target, soft: false, mixed: case.cutmix, start }
 }
 
 #[test]

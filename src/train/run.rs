@@ -19,6 +19,7 @@ use super::{
     resume::CHECKPOINT,
     schedule::{self, Pace},
     spec::{Augment, Loss, TrainSpec},
+    supply::{Sampler, Supply},
     trainer::{Best, Trainer},
     validate::{self, Scores},
 };
@@ -26,19 +27,19 @@ use crate::{
     data::{
         Dataset,
         augment::{Augmentation, Policy},
+        live::Ring,
         loader::{Ahead, Batch, BatchSpec, Batches, Noise},
     },
+    diffusion::live::Buffer,
+    digest::JobId,
     error::{AtPath, Error, Result},
-    progress::Progress,
+    progress::{Progress, checkpoint_period},
     rng::Stream,
     threat::Norm,
 };
 
-/// Seconds between checkpoints, unless the environment variable of [`PERIOD`] says otherwise. They
-/// cannot change a result, so they are no part of the recipe.
-const SECONDS: u64 = 120;
-/// Names the environment variable.
-const PERIOD: &str = "GAUNTLET_CHECKPOINT_SECONDS";
+/// Time between checkpoints, unless [`checkpoint_period`] says otherwise.
+const PERIOD: Duration = Duration::from_secs(120);
 /// Threads that make batches: fewer than any attack keeps waiting.
 const THREADS: usize = 2;
 /// On a device that works ahead of us the loss is looked at after so many steps.
@@ -68,9 +69,10 @@ pub struct TrainSummary {
     pub robust_overfitting: Option<f64>,
 }
 
-/// Trains a classifier by `spec` on `real` and the first `spec.generated` images of the parts of
-/// `generated`, on one device or on several that share the batch. `work` holds checkpoints and
-/// survives interruptions: called again with the same arguments, training goes on where it was.
+/// Trains a classifier by `spec` on `real` and `generated`: the first `spec.generated` images of a
+/// set, or those that are drawn meanwhile on the first device; on one device or on several that
+/// share the batch. `work` holds checkpoints and survives interruptions: called again with the same
+/// arguments, training goes on where it was.
 /// Checkpoints come every 120 seconds, or as often as the environment variable
 /// `GAUNTLET_CHECKPOINT_SECONDS` says. `out` gets `best.safetensors`, `last.safetensors` (averaged
 /// weights with the living batch-norm statistics), `log.jsonl`, `log.csv` and an event file for
@@ -83,45 +85,70 @@ pub struct TrainSummary {
 pub fn run(
     spec: &TrainSpec,
     real: &Dataset,
-    generated: &[&Dataset],
+    generated: Supply<'_>,
     devices: &[Device],
     work: &Path,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<TrainSummary> {
     spec.check()?;
-    checks::data(spec, real, generated)?;
+    let (parts, denoiser, identity) = match generated {
+        Supply::Set(parts) => (parts, None, None),
+        Supply::Live { denoiser, identity } => (&[][..], Some(denoiser), Some(identity)),
+    };
+    checks::data(spec, real, parts)?;
     checks::devices(spec, devices)?;
     for folder in [work, out] {
         fs::create_dir_all(folder).at(folder)?;
     }
-    let batches = Batches::new(real, generated, batch_spec(spec, real));
+    let sampler = Sampler::of(spec, denoiser, real, devices[0])?;
     let pace = Pace::of(real.len() as u64, batch_spec(spec, real).batch as u64);
     let mut trainer = Trainer::new(spec, pace, devices)?;
     trainer.resume(&work.join(CHECKPOINT), spec)?;
+    let rate = spec.live.as_ref().map_or(0.0, |live| live.rate);
+    let folder = work.join(format!("live-{}", identity.map_or("", JobId::short)));
+    let buffer = sampler.as_ref().map(|sampler| {
+        let ring = Ring { capacity: spec.generated, rate };
+        sampler.with(|draw| Buffer::new(draw, ring, trainer.counters.step, &folder))
+    });
+    let buffer = buffer.transpose()?;
+    let batches = match &buffer {
+        Some(buffer) => Batches::live(real, buffer, rate, batch_spec(spec, real)),
+        None => Batches::new(real, parts, batch_spec(spec, real)),
+    };
     let mut journal = Journal::open(&work.join("log.jsonl"), trainer.counters.log_length)?;
     let total = spec.epochs * batches.steps();
     progress.begin("train", total, "step");
     let from = trainer.counters.step;
     progress.at(from, "");
-    let session =
-        Session { spec, real, batches: &batches, work, progress, total, period: period()? };
+    let session = Session {
+        spec,
+        real,
+        batches: &batches,
+        buffer: buffer.as_ref(),
+        work,
+        progress,
+        total,
+        period: checkpoint_period()?.unwrap_or(PERIOD),
+    };
     thread::scope(|scope| {
+        let _ending = buffer.as_ref().map(Buffer::ending);
+        if let (Some(sampler), Some(buffer)) = (sampler, &buffer) {
+            scope.spawn(move || sampler.fill(buffer));
+        }
         let ahead = Ahead::start(scope, &batches, from..total, THREADS);
         session.train(&mut trainer, ahead, &mut journal)
     })?;
+    if let Some(failure) = buffer.as_ref().and_then(Buffer::failure) {
+        return Err(failure);
+    }
     journal.copy(&out.join("log.jsonl"))?;
     journal.draw(out)?;
     trainer.export(spec, out)?;
+    if buffer.is_some() {
+        let _ = fs::remove_dir_all(&folder);
+    }
     Ok(trainer.summary(spec))
-}
-
-fn period() -> Result<Duration> {
-    let Ok(text) = std::env::var(PERIOD) else { return Ok(Duration::from_secs(SECONDS)) };
-    let seconds = text.parse().map_err(|_| {
-        Error::input(format!("{PERIOD}: `{text}` is not a whole number of seconds"))
-    })?;
-    Ok(Duration::from_secs(seconds))
 }
 
 fn batch_spec(spec: &TrainSpec, real: &Dataset) -> BatchSpec {
@@ -161,6 +188,8 @@ struct Session<'a> {
     spec: &'a TrainSpec,
     real: &'a Dataset,
     batches: &'a Batches<'a>,
+    /// Images that are drawn meanwhile.
+    buffer: Option<&'a Buffer>,
     work: &'a Path,
     progress: &'a dyn Progress,
     total: u64,
@@ -180,6 +209,7 @@ impl Session<'_> {
             self.step(trainer, &batch);
             trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             let step = trainer.counters.step;
+            self.buffer.iter().for_each(|buffer| buffer.passed(step));
             let ends_epoch = step.is_multiple_of(trainer.pace.steps);
             let stopping = self.progress.stopping() && step < self.total;
             // The end of an epoch alone is no reason: small epochs would do nothing but save.
@@ -216,11 +246,13 @@ impl Session<'_> {
     fn examples(&self, device: Device, batch: &Batch) -> Examples {
         let _guard = tch::no_grad_guard();
         let (mut x, mut y) = (batch.images(device), batch.targets(device));
-        let classes = self.spec.network.classes;
-        let mut target = loss::smoothed(self.spec, &y, &batch.generated(device), classes);
+        let soft = batch.soft(device);
+        let one_hot = || y.one_hot(self.spec.network.classes).to_kind(Kind::Float);
+        let (has_soft, said) = (soft.is_some(), soft.unwrap_or_else(one_hot)); // [b,k]
+        let mut target = loss::smoothed(self.spec, &said, &batch.generated(device));
         if self.spec.cutmix {
             // Mixed labels are not smoothed besides.
-            target = y.one_hot(classes).to_kind(Kind::Float);
+            target = said;
             let mut stream = Stream::new(self.spec.seed, "cutmix", batch.step);
             (x, target) = super::cutmix::mix(&mut stream, &x, &target);
             y = y.repeat([4i64]);
@@ -229,7 +261,7 @@ impl Session<'_> {
         if layout::channels_last(&self.spec.network.arch, device) {
             (x, start) = (layout::to_channels_last(&x), layout::to_channels_last(&start));
         }
-        Examples { x, y, target, mixed: self.spec.cutmix, start }
+        Examples { x, y, target, soft: has_soft, mixed: self.spec.cutmix, start }
     }
 
     /// The perturbation that crafting begins with, from the batch's noise.
@@ -312,7 +344,7 @@ impl Session<'_> {
             }
             None => return Ok(()),
         };
-        let origins = self.batches.at(step - 1).origins;
+        let origins = self.batches.origins_at(step - 1);
         let some: Vec<_> = origins.iter().take(8).map(|origin| format!("{origin:?}")).collect();
         let path = self.work.join(CHECKPOINT);
         let checkpoint = match checkpoint::read(&path) {

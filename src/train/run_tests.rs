@@ -40,7 +40,15 @@ fn train(spec: &TrainSpec, folder: &Path, progress: &dyn Progress) -> Result<Tra
     let (real, fake) = (toy::shapes(60, 0), toy::shapes(50, 1));
     let parts = [&fake];
     let parts: &[&Dataset] = if spec.generated > 0 { &parts } else { &[] };
-    run(spec, &real, parts, &[Device::Cpu], &folder.join("work"), &folder.join("out"), progress)
+    run(
+        spec,
+        &real,
+        Supply::Set(parts),
+        &[Device::Cpu],
+        &folder.join("work"),
+        &folder.join("out"),
+        progress,
+    )
 }
 
 #[test]
@@ -96,7 +104,7 @@ fn trained_on(spec: &TrainSpec, devices: usize) -> (Vec<Tensor>, TrainSummary) {
     let (real, fake) = (toy::shapes(60, 0), toy::shapes(50, 1));
     let (work, out) = (folder.path().join("work"), folder.path().join("out"));
     let devices = vec![Device::Cpu; devices];
-    let summary = run(spec, &real, &[&fake], &devices, &work, &out, &Silent).unwrap();
+    let summary = run(spec, &real, Supply::Set(&[&fake]), &devices, &work, &out, &Silent).unwrap();
     let (tensors, _) = checkpoint::read(&out.join("last.safetensors")).unwrap();
     (tensors.into_values().collect(), summary)
 }
@@ -131,7 +139,8 @@ fn several_devices_train_what_one_trains() {
     let real = toy::shapes(60, 0);
     let whole = TrainSpec { virtual_batch: None, generated: 0, generated_fraction: 0.0, ..base };
     let two = [Device::Cpu; 2];
-    let error = run(&whole, &real, &[], &two, folder.path(), folder.path(), &Silent).unwrap_err();
+    let error = run(&whole, &real, Supply::Set(&[]), &two, folder.path(), folder.path(), &Silent)
+        .unwrap_err();
     assert!(error.to_string().contains("train.virtual_batch=8"), "{error}");
 }
 

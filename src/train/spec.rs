@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::spec::Source,
+    diffusion::spec::GenerateSpec,
     error::{Error, Result},
     net::spec::ClassifierSpec,
     threat::{Norm, ThreatModel},
@@ -105,6 +106,16 @@ pub enum Augment {
     Idbh,
 }
 
+/// Generated images that are drawn while training goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveSpec {
+    /// Images drawn for each step of training: each takes the place of the oldest one.
+    pub rate: f64,
+    /// How they are drawn, from image `start` on; `count` of them are there at a time.
+    pub draw: GenerateSpec,
+}
+
 /// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,8 +127,11 @@ pub struct TrainSpec {
     pub network: ClassifierSpec,
     /// What perturbations it is trained against; `None` for [`Loss::Standard`].
     pub threat: Option<ThreatModel>,
-    /// How many generated images join; 0 for none.
+    /// How many generated images join, with `live` at a time; 0 for none.
     pub generated: u64,
+    /// Where they come from, unless from a set that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveSpec>,
     /// Share of generated images in a batch; 0 where `generated` is 0.
     pub generated_fraction: f64,
     /// The objective.
@@ -260,6 +274,14 @@ impl TrainSpec {
                     self.generated_fraction,
                     self.loaded()
                 ),
+            ),
+            (
+                self.live.as_ref().is_some_and(|l| !(l.rate >= 0.0 && l.rate.is_finite())),
+                "live: the rate is not a number of images from 0 on".into(),
+            ),
+            (
+                self.live.is_some() && self.generated_fraction == 0.0,
+                "live: generated_fraction is 0, so that no drawn image is used".into(),
             ),
             (
                 !(0.0..1.0).contains(&self.label_smoothing),

@@ -184,8 +184,9 @@ mod tests {
             let generated = Tensor::zeros([16], (Kind::Float, Device::Cpu));
             let batch = Examples {
                 x: twice(images.images(&indices, Device::Cpu)),
-                target: loss::smoothed(&spec, &y, &generated, 10),
+                target: loss::smoothed(&spec, &y.one_hot(10).to_kind(Kind::Float), &generated),
                 y,
+                soft: false,
                 mixed: false,
                 start: twice(formula::tensor(3 << 20, &[8, 3, 16, 16], -0.002, 0.002)),
             };

@@ -33,5 +33,6 @@ pub(crate) fn shapes(count: u64, seed: u64) -> Dataset {
         layout: Layout::Chw,
         pixels: Pixels::Owned(pixels),
         labels: (0..count).map(|index| (index % 4) as u16).collect(),
+        soft: None,
     }
 }
