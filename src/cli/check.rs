@@ -35,7 +35,8 @@ Examples:
   gauntlet check suites/ci/cifar10.yaml --baseline baseline.json \\
       --markdown comment.md --junit results.xml
 
-Exit codes: 0 nothing fell, 1 something fell or a job failed, 2 bad input.")]
+Exit codes: 0 nothing fell, 1 something fell or a job failed, 2 bad input,
+3 a file cannot be read or written, 130 interrupted (the same command goes on)")]
 pub struct Args {
     #[command(flatten)]
     run: Settings,

@@ -31,7 +31,8 @@ Examples:
   gauntlet compare out/a out/b                 two report folders
   gauntlet compare evaluation published:Carmon2019Unlabeled
 
-Exit codes: 0 B is nowhere less robust than A (at the 5% level), 1 it is somewhere, 2 bad input.")]
+Exit codes: 0 B is nowhere less robust than A (at the 5% level), 1 it is
+somewhere, 2 bad input.")]
 pub struct Args {
     /// The first: the folder of `evaluate --out` or of a report, a results.json, a suite.
     #[arg(value_name = "A")]

@@ -223,7 +223,7 @@ fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf]) -> Result<()> {
 fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<()> {
     let folder = roots.first().map_or(Path::new("data"), PathBuf::as_path);
     let chosen: Vec<&Entry> = sets.iter().map(|name| known(name)).collect::<Result<_>>()?;
-    let progress = Bar::new()?;
+    let bar = Bar::new()?;
     for entry in chosen {
         for remote in entry.remotes {
             let url = match from {
@@ -238,7 +238,8 @@ fn fetch_sets(sets: &[String], from: Option<&str>, roots: &[PathBuf]) -> Result<
                 Some(address) => address.to_owned(),
                 None => remote.url.to_owned(),
             };
-            let (path, there) = fetch::fetch(remote, &url, folder, Patience::USUAL, &progress)?;
+            let (path, there) = fetch::fetch(remote, &url, folder, Patience::USUAL, &bar)?;
+            bar.finish();
             let state = if there { "is there already" } else { "fetched" };
             let checked =
                 if remote.md5.is_some() { "MD5 as published" } else { "no published MD5" };

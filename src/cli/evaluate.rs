@@ -10,8 +10,8 @@ use serde_json::json;
 use tch::Device;
 
 use super::{
+    bar::Bar,
     verdict::{Saved, save, summary, table},
-    watch::Watch,
 };
 use crate::{
     data::{
@@ -200,11 +200,11 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.out).at(&args.out)?;
     let work = args.out.join("state");
     spec.batch = args.batch(&*model, &data, (device, workers), &work)?;
-    let watch = Watch::begin(args.json)?;
+    let bar = Bar::of_attacks(args.json)?;
     let place = Place {
         device,
         work: &work,
-        progress: &watch,
+        progress: &bar,
         model_identity: &args.identity(range.as_ref())?,
         save_images: args.save_images,
         samples: 0,
@@ -215,10 +215,10 @@ pub fn run(args: &Args) -> Result<()> {
     let evaluation = evaluate::run_in(&spec, &protocol, &*model, &data, &place);
     let evaluation = evaluation.inspect_err(|error| {
         if matches!(error, Error::Interrupted) {
-            watch.last_word();
+            bar.last_word();
         }
     })?;
-    watch.finish();
+    bar.finish();
     let mut saved = Saved {
         spec,
         model: hash_file(&args.model)?,

@@ -19,9 +19,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   gauntlet plan suite.yaml --json | jq -r '.jobs[] | select(.cached | not) | .id'
-  gauntlet exec --job 0d5c2f7ab1904c1ce6b4a1d0aa7b2c3d --store .gauntlet --device cuda:0
-
-Exit codes: 0 done, 1 the stage failed, 2 bad input, 3 the system refused, 130 stopped and saved.")]
+  gauntlet exec --job 0d5c2f7ab1904c1ce6b4a1d0aa7b2c3d --store .gauntlet --device cuda:0")]
 pub struct Args {
     /// The job's id, 32 digits.
     #[arg(long)]

@@ -81,12 +81,14 @@ pub fn run(args: &Args) -> Result<()> {
     let extractor = extractor(args.inception.as_deref(), &args.device)?;
     let bar = Bar::new()?;
     let a = side(args, &extractor, &args.a, &bar)?;
+    bar.finish();
     if let Some(path) = &args.save {
         a.moments.write(path)?;
         println!("{}: statistics of {} by {}", path.display(), args.a, extractor.name());
     }
     let Some(name) = &args.b else { return Ok(()) };
     let b = side(args, &extractor, name, &bar)?;
+    bar.finish();
     a.moments.like(&b.moments)?;
     let distance = fid::distance(&a.moments, &b.moments);
     let mut said = serde_json::json!({ "features": extractor.name(), "fid": distance });

@@ -28,6 +28,7 @@ pub mod quality;
 pub mod report;
 pub mod run;
 pub mod schema;
+mod screen;
 mod sheets;
 pub mod single;
 pub mod status;
@@ -36,11 +37,10 @@ pub mod terminal;
 pub mod train;
 mod verdict;
 pub mod verify;
-pub mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     error::{Result, caught},
@@ -90,16 +90,38 @@ enum Command {
     },
 }
 
+/// What scripts see, at the end of the help of every command that has no codes of its own.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    some jobs failed (the others are done), or numbers went wrong
+  2    the input is at fault: arguments, a suite, a file; the message says where
+  3    the system refused: a file cannot be read or written
+  130  interrupted; what is done is saved, the same command goes on";
+
+fn parse() -> Cli {
+    let command = with_codes(Cli::command()).mut_subcommands(with_codes);
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+fn with_codes(command: clap::Command) -> clap::Command {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    if help.contains("Exit codes") {
+        return command;
+    }
+    command.after_help(format!("{help}\n\n{EXIT_CODES}").trim_start().to_owned())
+}
+
 /// Parses the arguments, runs the command and maps errors to the documented exit codes. A command
 /// that needs tensors runs in the library beside the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     ended(at_once(cli.command).unwrap_or_else(library::hand_over))
 }
 
 /// The same with libtorch at hand, in the library.
 fn compute() -> u8 {
-    let cli = Cli::parse();
+    let cli = parse();
     crate::device::keep_memory();
     match caught(|| dispatch(cli.command)) {
         Ok(code) => code,

@@ -11,11 +11,12 @@ use serde_json::json;
 use crate::{
     cli::{
         cells, explain,
-        terminal::{duration, print, size},
+        terminal::{print, size},
     },
     digest::JobId,
     error::{AtPath, Result},
     plan::{self, Calibration, Files, Job, Plan, Published, Stage, Surveyor},
+    progress::duration,
     run::local,
     store::Store,
     suite::{Suite, reference::Certainty, scale::Scale},

@@ -11,16 +11,12 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    cli::{
-        cells,
-        plan::Which,
-        report,
-        terminal::{Screen, duration, print},
-    },
+    cli::{cells, plan::Which, report, screen::Screen, terminal::print},
     device::{self, CudaSupport},
     digest::JobId,
     error::{AtPath, Error, Result},
     plan::{Job, Plan, Stage},
+    progress::duration,
     run::{
         Summary,
         local::{self, Policy, Pool, Start},
@@ -46,9 +42,7 @@ Examples:
   gauntlet run suite.yaml --scale tiny            the whole grid in miniature
   gauntlet run suite.yaml --only 0 --until train
   gauntlet run suite.yaml --engine slurm --cluster cluster.yaml
-  gauntlet run suite.yaml --json > summary.json
-
-Exit codes: 0 done, 1 a job failed, 2 bad suite or data, 3 the system refused, 130 stopped and saved.")]
+  gauntlet run suite.yaml --json > summary.json")]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,

@@ -11,6 +11,7 @@ use crate::{
     error::{AtPath, Error, Result},
     net::load,
     plan::{Files, Job, Work},
+    progress::duration,
     threat::Norm,
     train::{self, Supply, memory, resume, spec::TrainSpec, validate::Scores},
     units::Epsilon,
@@ -93,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     let parts: Vec<&Dataset> = fake.iter().collect();
     let work = out.join("work");
     resume::same(&work, &job.id, &spec)?;
-    let progress = Bar::new()?;
+    let bar = Bar::new()?;
     let supply = match args.denoiser.as_ref().filter(|_| spec.live.is_some()) {
         Some(file) => Supply::Live {
             denoiser: Box::new(load::load_denoiser(file, devices[0])?.frozen()),
@@ -101,7 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
         },
         None => Supply::Set(&parts),
     };
-    let summary = train::run(&spec, &real, supply, &devices, &work, out, &progress)?;
+    let summary = train::run(&spec, &real, supply, &devices, &work, out, &bar)?;
+    bar.finish();
     println!("{}", said(out, &summary));
     Ok(())
 }
@@ -124,7 +126,7 @@ fn said(out: &Path, summary: &train::TrainSummary) -> String {
         "{}: {} epochs in {}\n{:.0} images/s{}",
         out.display(),
         summary.epochs,
-        terminal::duration(summary.seconds),
+        duration(summary.seconds),
         summary.images_per_second,
         outside.unwrap_or_default()
     );

@@ -264,7 +264,7 @@ fn checked_labels(kind: Kind, path: &Path, labels: Vec<i64>) -> Result<Vec<u16>>
 pub fn expected(kind: Kind) -> String {
     let ([python, binary], [archive, _]) = (kind.folders(), kind.archives());
     let file = &kind.files(Split::Test)[0];
-    format!("`{python}/{file}`, `{binary}/{file}.bin` or `{archive}`")
+    format!("`{archive}`, `{python}/{file}` or `{binary}`")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     data::{
         Dataset,
         cache::{Cache, Stamp},
-        cifar,
+        catalog, cifar,
         find::NAMES,
         folder, generated, shifted,
         spec::Split,
@@ -224,7 +224,7 @@ fn binary_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
         }
     }
     let expected = format!("`{folder}` or `{archive}`");
-    Err(not_found(&format!("{}-binary", kind.name()), &outer, &expected))
+    Err(not_found(&format!("{}-binary", kind.name()), roots, &expected))
 }
 
 fn cifar_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
@@ -239,25 +239,35 @@ fn cifar_set(kind: cifar::Kind, roots: &[PathBuf]) -> Result<Place> {
             return Ok((path, Form::Cifar(kind)));
         }
     }
-    Err(not_found(kind.name(), &outer, &cifar::expected(kind)))
+    Err(not_found(kind.name(), roots, &cifar::expected(kind)))
 }
 
 fn svhn_set(split: Split, extra: bool, roots: &[PathBuf]) -> Result<Place> {
     let outer = candidates(roots, &["svhn", "SVHN"]);
+    if let Some(path) = svhn_file(split, extra, &outer) {
+        return Ok((path, Form::Svhn));
+    }
+    // One complaint about both halves where both are missing.
+    let halves = [Split::Train, Split::Test].into_iter();
+    let missing = halves.filter(|half| *half == split || svhn_file(*half, extra, &outer).is_none());
+    let mut files: Vec<_> =
+        missing.map(|half| format!("`{}.mat`", svhn::stems(half, extra)[0])).collect();
+    files.dedup();
+    let name = if extra { "svhn-extra" } else { "svhn" };
+    Err(not_found(name, roots, &format!("{} (or .npz)", files.join(" and "))))
+}
+
+fn svhn_file(split: Split, extra: bool, folders: &[PathBuf]) -> Option<PathBuf> {
     let [full, short] = svhn::stems(split, extra);
-    for folder in &outer {
+    folders.iter().find_map(|folder| {
         let mut files =
             vec![folder.join(format!("{full}.mat")), folder.join(format!("{full}.npz"))];
         // `train.npz` alone may be any set's: the folder must say which.
         if folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case("svhn")) {
             files.push(folder.join(format!("{short}.npz")));
         }
-        if let Some(path) = files.into_iter().find(|path| path.is_file()) {
-            return Ok((path, Form::Svhn));
-        }
-    }
-    let name = if extra { "svhn-extra" } else { "svhn" };
-    Err(not_found(name, &outer, &format!("`{full}.mat` or `{full}.npz`")))
+        files.into_iter().find(|path| path.is_file())
+    })
 }
 
 fn tiny_set(split: Split, roots: &[PathBuf]) -> Result<Place> {
@@ -278,8 +288,8 @@ fn tiny_set(split: Split, roots: &[PathBuf]) -> Result<Place> {
         Some(path) => Ok((path, Form::TinyNpz)),
         None => Err(not_found(
             "tiny-imagenet",
-            &outer,
-            &format!("`tiny-imagenet-200` (folder or .zip) or `tiny-imagenet-200/{file}`"),
+            roots,
+            "`tiny-imagenet-200` (folder or .zip), or train.npz and val.npz in such a folder",
         )),
     }
 }
@@ -293,7 +303,7 @@ fn shifted_set(name: &str, spec: shifted::Spec, split: Split, roots: &[PathBuf])
         Some(folder) => Ok((folder, Form::Shifted(spec))),
         None => {
             let expected = format!("`{}/{}`", spec.folder, spec.images);
-            Err(not_found(name, &folders, &expected))
+            Err(not_found(name, roots, &expected))
         }
     }
 }
@@ -308,12 +318,16 @@ fn by_path(name: &str, split: Split, roots: &[PathBuf]) -> Result<Place> {
     let close = NAMES.iter().min_by_key(|known| strsim::levenshtein(known, name));
     let hint = close
         .filter(|known| strsim::levenshtein(known, name) <= 2)
-        .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-    let known = NAMES.join("`, `");
+        .map_or(String::new(), |known| format!(";{HANG}did you mean `{known}`?"));
+    let (names, more) = NAMES.split_at(NAMES.len() / 2);
     let expected = format!(
-        "one of `{known}`, an .npz file, a folder of class folders or an archive of them{hint}"
+        "a folder of class folders, an archive of one, an .npz file, or a name:{HANG}\
+         `{}`,{HANG}`{}`",
+        names.join("`, `"),
+        more.join("`, `")
     );
-    Err(not_found(name, &looked, &expected))
+    let looked = format!("the current folder, {}", listed(roots));
+    Err(Error::input(absent(name, &looked, &expected, &hint)))
 }
 
 fn form_of(path: &Path, split: Split) -> Result<Form> {
@@ -377,12 +391,33 @@ fn look_inside(path: &Path, split: Split) -> Result<Form> {
     }
 }
 
-fn not_found(name: &str, looked: &[PathBuf], expected: &str) -> Error {
-    let mut folders: Vec<_> = looked.iter().map(|path| path.display().to_string()).collect();
-    folders.dedup();
-    Error::input(format!(
-        "the image set `{name}` was not found; looked in {}; expected {expected}. Give its folder \
-         with --data or the environment variable GAUNTLET_DATA",
-        folders.join(", ")
-    ))
+/// What to say of a named set that is nowhere.
+fn not_found(name: &str, roots: &[PathBuf], expected: &str) -> Error {
+    let set = name.split('/').next().unwrap_or(name);
+    let fetch = catalog::entry(set)
+        .map_or(String::new(), |_| format!(";{HANG}`gauntlet data fetch {set}` downloads it"));
+    let looked = format!("{}, and folders there that are named after it", listed(roots));
+    Error::input(absent(name, &looked, expected, &fetch))
+}
+
+/// Begins a line under the words of the line above.
+const HANG: &str = "\n             ";
+
+/// Where it was looked, what would have been taken, what to do: a line for each.
+fn absent(name: &str, looked: &str, expected: &str, more: &str) -> String {
+    format!(
+        "the image set `{name}` was not found\n  \
+         looked in: {looked}\n  \
+         expected:  {expected}\n  \
+         to do:     say where it lies by GAUNTLET_DATA=DIR or --data DIR{HANG}\
+         (--data-dir DIR where --data names the set){more}"
+    )
+}
+
+fn listed(roots: &[PathBuf]) -> String {
+    let shown = |root: &PathBuf| {
+        let none = if root.exists() { "" } else { " (which does not exist)" };
+        format!("{}{none}", root.display())
+    };
+    roots.iter().map(shown).collect::<Vec<_>>().join(", ")
 }

@@ -121,6 +121,11 @@ fn carry_out(
                 let batch = memory::batch(&memory::halved(job, halvings)).unwrap_or(1);
                 progress.warn(format!("out of memory: going on with batches of {batch}"));
             }
+            Err(error) if memory::ran_out(&error) => {
+                // The log has libtorch's own words.
+                eprintln!("{error}");
+                return Err(memory::advice(job));
+            }
             other => break other?,
         }
     };

@@ -8,10 +8,41 @@ use crate::{
 
 /// Whether `error` is libtorch's or the system's word for too little memory.
 pub(super) fn ran_out(error: &Error) -> bool {
-    let text = error.to_string().to_lowercase();
-    ["out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"]
-        .iter()
-        .any(|words| text.contains(words))
+    is_said_in(&error.to_string())
+}
+
+/// Whether a message or a log says so. The last is Rust's, before it aborts.
+pub(super) fn is_said_in(text: &str) -> bool {
+    let text = text.to_lowercase();
+    [
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "bad_alloc",
+        "memory allocation of",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
+
+/// What to do where no batch is left to halve.
+pub(super) fn advice(job: &Job) -> Error {
+    let remedy = match &job.work {
+        Work::Train(_) => {
+            "a training's batch changes its result and is not halved unasked. \
+             train.checkpointing=true saves most of it for a second forward pass, \
+             train.virtual_batch=N computes N images at once"
+        }
+        Work::Fit(_) => {
+            "a training's batch changes its result and is not halved unasked. Set a smaller \
+             denoiser.batch or denoiser.channels"
+        }
+        _ => "nothing is left to halve",
+    };
+    Error::Jobs(format!(
+        "out of memory: {remedy}. Fewer jobs at once leave more to each (--jobs 1); \
+         `gauntlet plan` says what they need"
+    ))
 }
 
 /// The batch size that is free to choose: in sampling, and in evaluations that do not depend on it.

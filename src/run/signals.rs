@@ -1,30 +1,48 @@
-//! Requests to stop: SIGINT, SIGTERM and SIGUSR1 (what Slurm sends ahead of a time limit), counted,
-//! and the end of a parent.
+//! Requests to stop: SIGINT, SIGTERM and SIGUSR1 (what Slurm sends ahead of a time limit), and the
+//! end of a parent.
 
 use std::{
     io::Read,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
+    flag,
     iterator::Signals,
 };
 
 use crate::error::{AtPath, Result};
 
-/// Counts SIGINT, SIGTERM and SIGUSR1 from now on: the first asks to save and stop, the second to stop now.
+const STOPS: [i32; 3] = [SIGINT, SIGTERM, SIGUSR1];
+
+/// True after the first request to stop; the second ends this process at once, whatever it does.
+/// What it saves is whole or not there, so nothing is spoilt.
+///
+/// # Errors
+/// If the system refuses the handlers.
+pub fn first() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in STOPS {
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .at(Path::new("signal handlers"))?;
+    }
+    Ok(stop)
+}
+
+/// Counts requests to stop from now on: the first asks to save and stop, the second to stop now.
 ///
 /// # Errors
 /// If the system refuses the handlers.
 pub fn count() -> Result<Arc<AtomicUsize>> {
     let stops = Arc::new(AtomicUsize::new(0));
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).at(Path::new("signal handlers"))?;
+    let mut signals = Signals::new(STOPS).at(Path::new("signal handlers"))?;
     let counter = stops.clone();
     thread::spawn(move || {
         for _ in signals.forever() {

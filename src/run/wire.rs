@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::progress::{Event, Progress};
+use crate::progress::{Course, Event, Progress};
 
 /// One line of a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,18 +51,13 @@ pub struct Pipe {
 
 struct Throttle {
     last: Instant,
-    logged: Instant,
-    task: String,
-    unit: String,
-    total: u64,
+    course: Course,
 }
 
 impl Pipe {
     /// Reports to standard output and stops once `stops` is above zero.
     pub fn new(stops: Arc<AtomicUsize>) -> Self {
-        let now = Instant::now();
-        let (task, unit) = (String::new(), String::new());
-        let state = Throttle { last: now, logged: now, task, unit, total: 0 };
+        let state = Throttle { last: Instant::now(), course: Course::default() };
         Self { stops, state: Mutex::new(state) }
     }
 
@@ -71,37 +66,26 @@ impl Pipe {
         write(&json!({"event": "done", "ran": ran}).to_string());
     }
 
-    fn worth_writing(&self, event: &Event) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Takes in `event`: whether it is worth a line of the pipe, and the line of the log that is
+    /// due for it.
+    fn hear(&self, event: &Event) -> (bool, Option<String>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.course.hear(event);
+        let Throttle { course, last } = &mut *state;
         match event {
             Event::Begin { task, total, unit } => {
-                (state.total, state.logged) = (*total, Instant::now());
-                state.task.clone_from(task);
-                state.unit.clone_from(unit);
+                // The first line of a task, so the next one has time.
+                course.is_due(Duration::ZERO);
+                (true, Some(format!("{task}: {total} {unit}s")))
             }
-            Event::At { done, .. } if *done < state.total && state.last.elapsed() < PAUSE => {
-                return false;
-            }
-            Event::At { .. } => state.last = Instant::now(),
-            Event::Warn { .. } => {}
-        }
-        true
-    }
-
-    /// The line of the log that is due for `event`, if one is.
-    fn log_line(&self, event: &Event) -> Option<String> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Throttle { task, unit, total, .. } = &*state;
-        match event {
-            Event::Begin { .. } => Some(format!("{task}: {total} {unit}s")),
-            Event::Warn { message } => Some(format!("warning: {message}")),
-            Event::At { done, note } => {
-                if *done < *total && state.logged.elapsed() < LOG_PAUSE {
-                    return None;
+            Event::Warn { message } => (true, Some(format!("warning: {message}"))),
+            Event::At { done, .. } => {
+                let worth = *done >= course.total || last.elapsed() >= PAUSE;
+                if worth {
+                    *last = Instant::now();
                 }
-                let line = format!("{task}: {unit} {done}/{total} {note}");
-                state.logged = Instant::now();
-                Some(line.trim_end().to_owned())
+                let due = worth && course.is_due(LOG_PAUSE);
+                (worth, due.then(|| format!("{}: {}", course.task, course.line())))
             }
         }
     }
@@ -109,10 +93,11 @@ impl Pipe {
 
 impl Progress for Pipe {
     fn event(&self, event: Event) {
-        if self.worth_writing(&event) {
-            if let Some(line) = self.log_line(&event) {
-                let _ = writeln!(std::io::stderr().lock(), "{line}");
-            }
+        let (worth, line) = self.hear(&event);
+        if let Some(line) = line {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+        if worth {
             write(&serde_json::to_string(&event).expect("events are JSON"));
         }
     }

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     error::{AtPath, Result},
-    run::{Outcome, wire::Line},
+    run::{Outcome, memory, wire::Line},
 };
 
 /// Exit code of a process that was asked to stop and saved its state.
@@ -44,7 +44,7 @@ pub(super) struct Worker {
 /// Ends that may not come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crash {
-    /// SIGKILL: by hand, or by a system that ran out of memory.
+    /// SIGKILL, by hand or by a system that ran out of memory; or an abort for want of it.
     Killed,
     /// Another signal, or the system refused a file.
     Other,
@@ -103,6 +103,7 @@ impl Worker {
             Ok(status) => {
                 self.crash = match (status.signal(), status.code()) {
                     (Some(9), _) => Some(Crash::Killed),
+                    (Some(_), _) if memory::is_said_in(&self.said()) => Some(Crash::Killed),
                     (Some(_), _) | (_, Some(SYSTEM)) => Some(Crash::Other),
                     _ => None,
                 };
@@ -114,18 +115,25 @@ impl Worker {
 
     fn reason(&self, status: ExitStatus) -> String {
         if let Some(signal) = status.signal() {
-            let hint = if signal == 9 { " (by hand, or for want of memory)" } else { "" };
+            let hint = match signal {
+                9 => "by hand, or for want of memory".to_owned(),
+                _ => last_error(&self.said()).unwrap_or_else(|| "no word of error".to_owned()),
+            };
             return format!(
-                "killed by signal {signal}{hint}; run again to go on from its last save"
+                "killed by signal {signal} ({hint}); run again to go on from its last save"
             );
         }
         if status.code() == Some(INTERRUPTED) {
             return "asked to stop by a signal; run again to go on".to_owned();
         }
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = text.get(self.log_start as usize..).unwrap_or_default();
-        last_error(&String::from_utf8_lossy(text))
+        last_error(&self.said())
             .unwrap_or_else(|| format!("ended with {status} and no word of error"))
+    }
+
+    /// What it wrote into the log.
+    fn said(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(text.get(self.log_start as usize..).unwrap_or_default()).into()
     }
 }
 

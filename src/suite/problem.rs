@@ -31,11 +31,14 @@ impl Problem {
 /// lines.
 pub fn error(files: &[String], mut problems: Vec<Problem>) -> Error {
     problems.sort_by_key(|problem| problem.at);
-    problems.dedup();
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| problem.shown(&files[problem.at.map_or(0, |at| at.source)]))
-        .collect();
+    let mut lines: Vec<String> = Vec::new();
+    for problem in &problems {
+        let line = problem.shown(&files[problem.at.map_or(0, |at| at.source)]);
+        // Every cell complains of what all share.
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     Error::Input(lines.join("\n"))
 }
 
