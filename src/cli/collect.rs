@@ -37,7 +37,7 @@ pub struct Args {
     /// A classifier that says how sure it is of each image's class.
     #[arg(long, value_name = "FILE")]
     classifier: Option<PathBuf>,
-    /// Its architecture, where the file does not say.
+    /// Its architecture, where the file does not say (and normalisation: resnet18@MEAN/DEVIATION).
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Which of its sets of weights, where its file holds several; `gauntlet inspect` lists them.
@@ -84,7 +84,9 @@ pub fn run(args: &Args) -> Result<()> {
                 weights: args.weights.as_deref(),
             };
             let (height, width) = parts.first().map_or((32, 32), |part| part.size);
-            Some(load_told(path, told, (height as i64, width as i64), device)?)
+            let classifier = load_told(path, told, (height as i64, width as i64), device)?;
+            super::say_network(&*classifier);
+            Some(classifier)
         }
         None => None,
     };

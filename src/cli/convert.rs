@@ -16,7 +16,8 @@ pub struct Args {
     file: PathBuf,
     /// Where the safetensors file goes.
     out: PathBuf,
-    /// Architecture, where names and shapes in the file do not tell it (`wrn-28-10`).
+    /// Architecture, where names and shapes in the file do not tell it (`wrn-28-10`), and the
+    /// normalisation where the file holds none: `resnet18@MEAN/DEVIATION`, each one number or three.
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Data set whose head and normalisation the network has, where the file does not say.

@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::json;
+
 use crate::{
-    cli::{bar::Bar, contact, data_list},
+    cli::{bar::Bar, contact, data_list, data_verify, terminal},
     data::{
         catalog::{self, ENTRIES, Entry, GENERATED},
         fetch::{self, Patience},
-        find, locate,
+        find,
         spec::Split,
     },
     error::{AtPath, Error, Result},
@@ -54,13 +56,22 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Says what is there, whole or short, and the known checksums.
-    List(Where),
+    List {
+        #[command(flatten)]
+        place: Where,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Reads the sets and compares checksums with the published ones.
     Verify {
         /// Only these sets.
         sets: Vec<String>,
         #[command(flatten)]
         place: Where,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Writes a contact sheet and counts the images of each class.
     Show {
@@ -74,6 +85,9 @@ enum Command {
         out: PathBuf,
         #[command(flatten)]
         place: Where,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Downloads sets from their official addresses; interrupted downloads go on where they were.
     Fetch {
@@ -107,21 +121,31 @@ enum Half {
 /// Whatever is wrong with arguments, files or the network. `verify` fails if anything differs.
 pub fn run(args: &Args) -> Result<()> {
     match &args.command {
-        Command::List(place) => data_list::list(&roots(place)),
-        Command::Verify { sets, place } => verify(sets, &roots(place)),
-        Command::Show { set, split, out, place } => {
+        Command::List { place, json } => data_list::list(&roots(place)?, *json),
+        Command::Verify { sets, place, json } => data_verify::verify(sets, &roots(place)?, *json),
+        Command::Show { set, split, out, place, json } => {
             let split = match split {
                 Half::Train => Split::Train,
                 Half::Test => Split::Test,
             };
-            show(set, split, out, &roots(place))
+            let roots = find::roots(place.data_dir.as_deref());
+            show(set, split, out, &roots, *json)
         }
-        Command::Fetch { sets, from, place } => fetch_sets(sets, from.as_deref(), &roots(place)),
+        Command::Fetch { sets, from, place } => {
+            fetch_sets(sets, from.as_deref(), &find::roots(place.data_dir.as_deref()))
+        }
     }
 }
 
-fn roots(place: &Where) -> Vec<PathBuf> {
-    find::roots(place.data_dir.as_deref())
+/// The folders to search, all of which must be there and readable: they must not look empty.
+fn roots(place: &Where) -> Result<Vec<PathBuf>> {
+    let roots = find::roots(place.data_dir.as_deref());
+    for root in &roots {
+        if fs::metadata(root).at(root)?.is_dir() {
+            fs::read_dir(root).at(root)?;
+        }
+    }
+    Ok(roots)
 }
 
 pub(super) const HALVES: [(Split, &str); 2] = [(Split::Train, "train"), (Split::Test, "test")];
@@ -134,89 +158,39 @@ pub(super) fn children(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn verify(sets: &[String], roots: &[PathBuf]) -> Result<()> {
-    let mut files = Vec::new();
-    for root in roots {
-        fs::metadata(root).at(root)?;
-        below(root, 3, &mut files);
-    }
-    let (mut bad, mut seen) = (0, 0);
-    let chosen: Vec<&str> = match sets {
-        [] => ENTRIES.iter().map(|entry| entry.name).collect(),
-        some => some.iter().map(String::as_str).collect(),
-    };
-    for name in chosen {
-        let sums = catalog::entry(name).map(sums).unwrap_or_default();
-        for (ending, expected) in sums {
-            for path in files.iter().filter(|path| path.ends_with(ending)) {
-                seen += 1;
-                let found = fetch::md5_of(path)?;
-                let verdict = if found == expected { "as published" } else { "DIFFERS" };
-                bad += u64::from(found != expected);
-                println!("{verdict:<13} {found}  {}", path.display());
-            }
-        }
-        for (split, half) in HALVES {
-            let found = match locate::locate(name, split, roots) {
-                Ok(found) => found,
-                // Named by the user, it should be here.
-                Err(error) if sets.iter().any(|set| set == name) && split == Split::Test => {
-                    return Err(error);
-                }
-                Err(_) => continue,
-            };
-            seen += 1;
-            match found.read() {
-                Ok(set) => {
-                    let print = set.fingerprint();
-                    println!("{:<13} {print}  {name} {half}: {} images", "readable", set.len());
-                }
-                Err(error) => {
-                    bad += 1;
-                    println!("{:<13} {name} {half}: {error}", "UNREADABLE");
-                }
-            }
-        }
-    }
-    match (seen, bad) {
-        (0, _) => Err(Error::input("no known file or set was found; see `gauntlet data list`")),
-        (_, 0) => Ok(()),
-        _ => Err(Error::input(format!(
-            "{bad} of {seen} files and sets are not as published (shortened, changed or damaged)"
-        ))),
-    }
-}
-
-/// The known checksums of a set's archives and files.
-fn sums(entry: &'static Entry) -> Vec<(&'static str, &'static str)> {
-    let archives = entry.remotes.iter().filter_map(|remote| Some((remote.file, remote.md5?)));
-    archives.chain(entry.files.iter().copied()).collect()
-}
-
-/// The files in `folder` and `depth` levels of folders in it.
-fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
-    for path in children(folder) {
-        if path.is_file() {
-            files.push(path);
-        } else if depth > 0 && path.is_dir() {
-            below(&path, depth - 1, files);
-        }
-    }
-}
-
-fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf]) -> Result<()> {
+fn show(name: &str, split: Split, out: &Path, roots: &[PathBuf], json: bool) -> Result<()> {
     let set = find::load(name, split, if name == "synthetic" { 32 } else { 0 }, roots)?;
     let mut counts = vec![0usize; set.classes.len()];
     set.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     contact::write(&contact::by_class(&set), out)?;
     let (height, width) = set.size;
-    println!("{name}: {} images of {width}x{height} pixels, {} classes", set.len(), counts.len());
-    for (label, (class, count)) in set.classes.iter().zip(&counts).enumerate() {
-        println!("{label:>5}  {class:<32} {count:>9}");
+    let classes = || set.classes.iter().zip(&counts).enumerate();
+    if json {
+        let class =
+            |(label, (name, images))| json!({"label": label, "name": name, "images": images});
+        let classes: Vec<_> = classes().map(class).collect();
+        let shown = json!({
+            "set": name, "split": split, "images": set.len(), "width": width, "height": height,
+            "classes": classes, "fingerprint": set.fingerprint(), "sheet": out.display().to_string(),
+        });
+        terminal::print(&shown.to_string());
+        return Ok(());
     }
-    println!("fingerprint {}", set.fingerprint());
+    let mut lines = vec![format!(
+        "{name}: {} images of {width}x{height} pixels, {} classes",
+        set.len(),
+        counts.len()
+    )];
+    lines.extend(
+        classes().map(|(label, (class, count))| format!("{label:>5}  {class:<32} {count:>9}")),
+    );
+    lines.push(format!("fingerprint {}", set.fingerprint()));
     let drawn = counts.len().min(contact::LINES);
-    println!("{}: the first images of the first {drawn} classes, a class to a line", out.display());
+    lines.push(format!(
+        "{}: the first images of the first {drawn} classes, a class to a line",
+        out.display()
+    ));
+    terminal::print(&lines.join("\n"));
     Ok(())
 }
 

@@ -64,7 +64,9 @@ pub struct Args {
     /// The classifier: a TorchScript program, a checkpoint, or weights of gauntlet.
     #[arg(long, value_name = "FILE")]
     pub(super) model: PathBuf,
-    /// Its architecture, where the file does not say: wrn-28-10-swish, preact-resnet18, ...
+    /// Its architecture, where the file does not say: wrn-28-10-swish, preact-resnet18, ...; with
+    /// the normalisation that the file does not hold appended: resnet18@MEAN/DEVIATION, each one
+    /// number or three (0.4914,0.4822,0.4465/0.2471,0.2435,0.2616 is CIFAR-10's).
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Which of several sets of weights (`unaveraged_model_state_dict`) instead of the averaged

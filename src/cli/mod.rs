@@ -10,6 +10,7 @@ mod contact;
 pub mod convert;
 pub mod data;
 mod data_list;
+mod data_verify;
 pub mod doctor;
 pub mod evaluate;
 pub mod exec;
@@ -186,9 +187,12 @@ fn dispatch(command: Command) -> Result<u8> {
     done.map(|()| 0)
 }
 
-/// Says on standard error which network a file was taken for.
+/// Says on standard error which network a file was taken for, and what is not certain of it.
 fn say_network(network: &dyn Classifier) {
     if let Some(architecture) = network.architecture() {
         eprintln!("network: {architecture}");
+    }
+    for remark in network.remarks() {
+        eprintln!("{}", verdict::wrapped(&format!("warning: {remark}"), 80));
     }
 }

@@ -191,7 +191,7 @@ fn counted(what: &str, tally: Tally) -> String {
 }
 
 /// `text` broken at spaces so that no line is longer than `width`.
-fn wrapped(text: &str, width: usize) -> String {
+pub(super) fn wrapped(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let last = lines.last_mut().expect("never empty");

@@ -48,7 +48,7 @@ impl Augmentation {
         let cropped = Self { pad: 4.min(edge / 8), mirror: true, ..Self::NONE };
         match dataset {
             "svhn" | "svhn-extra" => Self::NONE,
-            "cifar100" | "cifar100-coarse" => Self { rotate: 15.0, ..cropped },
+            "cifar100" | "cifar100-coarse" | "cifar100-binary" => Self { rotate: 15.0, ..cropped },
             _ => cropped,
         }
     }

@@ -37,7 +37,7 @@ pub enum Origin {
 }
 
 /// One batch, not yet a tensor.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Its number, counted over all epochs.
     pub step: u64,

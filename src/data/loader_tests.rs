@@ -178,3 +178,20 @@ fn images_drawn_meanwhile_come_from_the_window_of_their_step() {
     assert!((5..40).contains(&some.len()), "{}", some.len());
     assert_eq!(some[..], one[..some.len()]);
 }
+
+/// Nothing of a batch shows in the one that is made in its memory.
+#[test]
+fn batches_in_the_memory_of_others_are_the_same() {
+    let (real, fake) = (numbered(28, 5), numbered(40, 5));
+    let parts = [&fake];
+    // The last of an epoch is shorter than the others.
+    for spec in [spec(), BatchSpec { generated: 0, held_out: 3, ..spec() }] {
+        let batches = Batches::new(&real, &parts, spec);
+        let fresh: Vec<Batch> = (0..6).map(|step| batches.at(step).unwrap()).collect();
+        for (step, expected) in fresh.iter().enumerate() {
+            let batch = batches.at(step as u64).unwrap();
+            assert_eq!(batch, *expected);
+            batches.take_back(batch);
+        }
+    }
+}

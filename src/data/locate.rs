@@ -294,11 +294,16 @@ fn tiny_set(split: Split, roots: &[PathBuf]) -> Result<Place> {
     }
 }
 
+/// Where [`shifted`] sets are looked for.
+pub fn shifted_folders(roots: &[PathBuf]) -> Vec<PathBuf> {
+    candidates(roots, &[])
+}
+
 fn shifted_set(name: &str, spec: shifted::Spec, split: Split, roots: &[PathBuf]) -> Result<Place> {
     if split == Split::Train {
         return Err(Error::input(format!("`{name}` has test images only")));
     }
-    let folders = candidates(roots, &[]);
+    let folders = shifted_folders(roots);
     match shifted::locate(&spec, &folders) {
         Some(folder) => Ok((folder, Form::Shifted(spec))),
         None => {

@@ -45,11 +45,8 @@ pub fn spec(name: &str) -> Result<Option<Spec>> {
             classes: 10,
         }));
     }
-    let (folder, classes, rest) = match name.split_once('/') {
-        Some(("cifar10-c", rest)) => ("CIFAR-10-C", 10, rest),
-        Some(("cifar100-c", rest)) => ("CIFAR-100-C", 100, rest),
-        _ => return Ok(None),
-    };
+    let (set, rest) = name.split_once('/').unwrap_or((name, ""));
+    let Some((folder, classes)) = corrupted(set) else { return Ok(None) };
     let plain = |word: &str| word.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
     match rest.split_once('/').map(|(word, level)| (word, level.parse())) {
         Some((word, Ok(severity @ 1..=5))) if plain(word) && !word.is_empty() => Ok(Some(Spec {
@@ -60,9 +57,77 @@ pub fn spec(name: &str) -> Result<Option<Spec>> {
             classes,
         })),
         _ => Err(Error::input(format!(
-            "`{name}`: expected a corruption and a severity from 1 to 5, like `cifar10-c/fog/3`"
+            "`{name}`: expected a corruption and a severity from 1 to 5, like `{set}/fog/3`"
         ))),
     }
+}
+
+/// The folder of the set of corrupted images called `name`, and how many classes it has.
+fn corrupted(name: &str) -> Option<(&'static str, usize)> {
+    match name {
+        "cifar10-c" => Some(("CIFAR-10-C", 10)),
+        "cifar100-c" => Some(("CIFAR-100-C", 100)),
+        _ => None,
+    }
+}
+
+/// The corruptions of a whole set.
+pub const CORRUPTIONS: [&str; 19] = [
+    "brightness",
+    "contrast",
+    "defocus_blur",
+    "elastic_transform",
+    "fog",
+    "frost",
+    "gaussian_blur",
+    "gaussian_noise",
+    "glass_blur",
+    "impulse_noise",
+    "jpeg_compression",
+    "motion_blur",
+    "pixelate",
+    "saturate",
+    "shot_noise",
+    "snow",
+    "spatter",
+    "speckle_noise",
+    "zoom_blur",
+];
+
+/// Where in `folders` the set of corrupted images called `name` lies, and which of
+/// [`CORRUPTIONS`] it has there (or why that cannot be said); `None` for other sets, and if it is
+/// not here.
+pub fn corruptions(
+    name: &str,
+    folders: &[PathBuf],
+) -> Option<(PathBuf, Result<Vec<&'static str>>)> {
+    let (folder, classes) = corrupted(name)?;
+    let any = |corruption: &&str| {
+        let spec = spec(&format!("{name}/{corruption}/1")).ok().flatten()?;
+        // Under no name of its own a folder may be the other set's.
+        locate(&spec, folders).filter(|place| {
+            let named = |path: &Path| path.file_name().is_some_and(|name| name == folder);
+            place.is_file() || named(place) || has_classes(place, classes)
+        })
+    };
+    let place = CORRUPTIONS.iter().find_map(|corruption| any(corruption))?;
+    let held = Shelf::open(&place).and_then(|shelf| {
+        let holds = |stem: &str| {
+            let file = format!("{stem}.npy");
+            shelf.holds(&file) || shelf.holds(&format!("{folder}/{file}"))
+        };
+        if !holds("labels") {
+            return Err(Error::in_file(&place, "holds no labels.npy"));
+        }
+        Ok(CORRUPTIONS.into_iter().filter(|corruption| holds(corruption)).collect())
+    });
+    Some((place, held))
+}
+
+/// Whether the labels in `folder` are those of a set with `classes` classes: 10 or 100.
+fn has_classes(folder: &Path, classes: usize) -> bool {
+    let labels = Shelf::open(folder).and_then(|shelf| array(&shelf, "labels.npy")?.to_i64());
+    labels.is_ok_and(|labels| labels.iter().any(|&label| label >= 10) == (classes > 10))
 }
 
 /// The first of `folders` that has the files, itself or in the archive's own folder; else the
@@ -169,7 +234,9 @@ mod tests {
         assert_eq!(read("", &wanted, &place).unwrap().labels, [0, 1]);
         std::fs::write(folder.path().join("labels.npy"), labels(3)).unwrap();
         assert!(read("", &wanted, &place).unwrap_err().to_string().contains("expected 10 labels"));
-        for bad in ["cifar10-c/fog", "cifar10-c/fog/6", "cifar10-c/../3", "cifar10-c//3"] {
+        for bad in
+            ["cifar10-c", "cifar10-c/fog", "cifar10-c/fog/6", "cifar10-c/../3", "cifar10-c//3"]
+        {
             assert!(spec(bad).is_err(), "{bad}");
         }
         assert_eq!(spec("cifar10").unwrap(), None);

@@ -239,20 +239,56 @@ fn nearest(name: &str) -> Option<&'static str> {
     (likeness(&best) > 0.5).then_some(best)
 }
 
-/// Mean and deviation of each channel that go with `dataset`. Further test images of a set
-/// (`cifar10.1`, `cifar10-c/fog/3`) go by that set's: a classifier is the same whatever it is shown.
-pub fn of_dataset(dataset: &str) -> Affine {
+/// The set whose classifiers are shown `dataset`: further test images and other layouts of a set
+/// (`cifar10.1`, `cifar10-c/fog/3`, `cifar100-coarse`) go by that set. Other names are their own.
+pub fn family(dataset: &str) -> &str {
     match dataset.split('/').next().unwrap_or(dataset) {
-        "cifar10" | "cifar10-binary" | "cifar10.1" | "cifar10-c" => {
-            [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]]
-        }
-        "cifar100" | "cifar100-binary" | "cifar100-coarse" | "cifar100-c" => {
-            [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]]
-        }
-        "tiny-imagenet" => [[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]],
-        // SVHN's, and whatever has no published numbers.
-        _ => [[0.5; 3], [0.5; 3]],
+        "cifar10" | "cifar10-binary" | "cifar10.1" | "cifar10-c" => "cifar10",
+        "cifar100" | "cifar100-binary" | "cifar100-coarse" | "cifar100-c" => "cifar100",
+        "svhn" | "svhn-extra" => "svhn",
+        _ => dataset,
     }
+}
+
+/// Mean and deviation of each channel that the paper's code publishes for `dataset`; `None` for
+/// sets that it does not know, such as folders and files.
+pub fn published(dataset: &str) -> Option<Affine> {
+    match family(dataset) {
+        "cifar10" => Some([[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]]),
+        "cifar100" => Some([[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]]),
+        "svhn" => Some(HALVES),
+        "tiny-imagenet" => Some([[0.4802, 0.4481, 0.3975], [0.2302, 0.2265, 0.2262]]),
+        _ => None,
+    }
+}
+
+/// SVHN's numbers.
+const HALVES: Affine = [[0.5; 3], [0.5; 3]];
+
+/// Mean and deviation of each channel that go with `dataset`: the published ones, halves where
+/// there are none.
+pub fn of_dataset(dataset: &str) -> Affine {
+    published(dataset).unwrap_or(HALVES)
+}
+
+/// What to tell whoever runs weights of the network called `name` of which only the name
+/// `dataset` tells the normalisation, if that name tells none.
+pub fn guessed(name: &str, dataset: &str) -> Option<String> {
+    let by_name = !name.contains('@')
+        && (name.ends_with(NORMALISED)
+            || Arch::parse(name).is_ok_and(Arch::carries_its_normalisation));
+    if !by_name || published(dataset).is_some() {
+        return None;
+    }
+    let like_cifar = resolve(name, "cifar10").ok()?.1?;
+    let (bare, _) = split(name);
+    Some(format!(
+        "the normalisation is a guess: the file holds none, and none is published for \
+         `{dataset}`, so that mean 0.5 and deviation 0.5 stand in; if it was trained with others, \
+         results are wrong until they are stated by --arch {bare}@MEAN/DEVIATION, such as \
+         CIFAR-10's, --arch {}",
+        with_affine(bare, like_cifar)
+    ))
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -279,6 +315,30 @@ mod tests {
         }
         assert_ne!(of_dataset("cifar10"), of_dataset("cifar100"));
         assert_eq!(of_dataset("svhn"), of_dataset("svhn-extra"));
+    }
+
+    /// Only where the numbers come from the name of the set, and that name has none.
+    #[test]
+    fn a_guessed_normalisation_is_told_with_the_way_to_state_it() {
+        let said = guessed("wrn-10-1-swish", "my/pictures").unwrap();
+        for part in [
+            "`my/pictures`",
+            "--arch wrn-10-1-swish@MEAN/DEVIATION",
+            "wrn-10-1-swish@0.4914,0.4822,0.4465/0.2471,0.2435,0.2616",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(guessed("resnet18-normalized", "set.npz").unwrap().contains("resnet18@0.4914"));
+        for (name, dataset) in [
+            ("wrn-10-1-swish", "cifar10-c/fog/3"),
+            ("wrn-10-1-swish", "svhn-extra"),
+            ("wrn-10-1-swish@0/1", "my/pictures"),
+            ("resnet18", "my/pictures"),
+            ("resnet20", "my/pictures"),
+            ("cnn-a", "my/pictures"),
+        ] {
+            assert_eq!(guessed(name, dataset), None, "{name} on {dataset}");
+        }
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Network {
     still: Body,
     /// Mean and deviation, each `[1,3,1,1]`.
     normalisation: Option<[Tensor; 2]>,
+    /// What [`Classifier::remarks`] says.
+    remarks: Vec<String>,
 }
 
 impl Network {
@@ -119,7 +121,14 @@ impl Network {
             values.to_device(weights.device()).view([1, 3, 1, 1])
         };
         let normalisation = normalisation.map(|both| both.map(channels));
-        Ok(Self { spec: spec.clone(), weights, living, still, normalisation })
+        let (spec, remarks) = (spec.clone(), Vec::new());
+        Ok(Self { spec, weights, living, still, normalisation, remarks })
+    }
+
+    /// The same network with `remarks` on what is not certain of it.
+    #[must_use]
+    pub(super) fn with_remarks(self, remarks: impl IntoIterator<Item = String>) -> Self {
+        Self { remarks: remarks.into_iter().collect(), ..self }
     }
 
     /// The same network with the gradients of its parameters off.
@@ -218,6 +227,10 @@ impl Classifier for Network {
             _ => "images as they are".into(),
         };
         Some(format!("{arch}, {classes} classes, {inside}"))
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     fn logits(&self, x: &Tensor) -> Tensor {

@@ -63,7 +63,7 @@ fn is_cascade(document: &Document) -> bool {
 
 /// The name of what was `found`, and told by nobody.
 fn recognised(found: &str, stem: &str, state: &StateDict, dataset: &str) -> Result<String> {
-    let known = zoo::known(stem, dataset).map_err(|why| {
+    let known = zoo::known(stem, arch::family(dataset)).map_err(|why| {
         Error::input(format!(
             "is called as RobustBench's {stem}, which its weights do not tell whole: {why}; \
              export it as TorchScript, or name an architecture (--arch) if it is another network"

@@ -7,7 +7,7 @@ use tch::Device;
 
 use super::{
     Classifier, DenoiserNet, Network, arch, architecture::Architecture, checkpoint, closest,
-    identify, script::Script, tensors,
+    identify, script::Script, spec::ClassifierSpec, tensors,
 };
 use crate::{
     error::{Error, Result},
@@ -145,7 +145,12 @@ fn network_called(
         let hint = likely.map_or_else(String::new, |likely| format!("; {likely}"));
         Error::input(format!("as {} for {}: {error}{hint}", spec.arch, spec.dataset))
     })?;
-    Ok(network)
+    // Gauntlet's own files name the set that they were trained on: nothing is guessed of them.
+    let guessed = match said(document, "dataset") {
+        None => arch::guessed(&spec.arch, &spec.dataset),
+        Some(_) => None,
+    };
+    Ok(network.with_remarks(guessed))
 }
 
 pub(super) fn said<'a>(document: &'a Document, key: &str) -> Option<&'a str> {
@@ -245,7 +250,10 @@ pub fn convert(from: &Path, to: &Path, told: Told) -> Result<String> {
     } else {
         ""
     };
-    Ok(format!("{} for {}, {} classes{doubt}", spec.arch, spec.dataset, spec.classes))
+    let remarks: String =
+        network.remarks().iter().map(|remark| format!("\nwarning: {remark}")).collect();
+    let ClassifierSpec { arch, dataset, classes } = spec;
+    Ok(format!("{arch} for {dataset}, {classes} classes{doubt}{remarks}"))
 }
 
 /// Prefixes a complaint about content with the file that it is about.
@@ -260,7 +268,7 @@ mod tests {
     use tch::{Kind, Tensor};
 
     use super::*;
-    use crate::net::{Denoiser, formula, spec::ClassifierSpec};
+    use crate::net::{Denoiser, formula};
 
     fn shared(rest: &str) -> PathBuf {
         let shared = std::env::var_os("GAUNTLET_SHARED").expect("GAUNTLET_SHARED is set");

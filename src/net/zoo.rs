@@ -29,7 +29,7 @@ const RONY: Affine = [[0.491, 0.482, 0.447], [0.247, 0.243, 0.262]];
 const HALVES: Affine = [[0.5; 3], [0.5; 3]];
 
 /// What is known of the file whose name without its ending is `stem`, of a classifier of
-/// `dataset`; an error says why such a file cannot be computed from its weights.
+/// `dataset` (the family's name); an error says why such a file cannot be computed from its weights.
 pub(super) fn known(stem: &str, dataset: &str) -> Result<Option<Known>, &'static str> {
     let normalised = |affine| Ok(Some(Known { affine: Some(affine), raw: false }));
     match (stem, dataset) {

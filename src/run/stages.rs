@@ -71,6 +71,9 @@ impl Stages for Real {
                     })
                     .next()
                     .transpose()?;
+                for remark in labeller.iter().flat_map(|labeller| labeller.remarks()) {
+                    progress.warn(format!("labeller: {remark}"));
+                }
                 let judge =
                     labeller.as_deref().map(|labeller| (labeller as &dyn Classifier, device));
                 summary(&diffusion::label::run(spec, &parts, judge, work, out, progress)?)

@@ -207,6 +207,7 @@ impl Session<'_> {
             let Some(batch) = ahead.next() else { return Ok(()) };
             trainer.counters.waiting += asked.elapsed().as_secs_f64();
             self.step(trainer, &batch);
+            self.batches.take_back(batch);
             trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             let step = trainer.counters.step;
             self.buffer.iter().for_each(|buffer| buffer.passed(step));
