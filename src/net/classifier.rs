@@ -417,10 +417,12 @@ mod tests {
                 (logits.detach(), gradient)
             };
             let ((logits, gradient), (other, slope)) = (run(&network), run(&*fused));
-            for (a, b) in [(logits, other), (gradient, slope)] {
+            // Rounding may take a unit across the kink of a ReLU, which moves the gradient by a jump.
+            let kinks = if arch.contains("swish") { 1e-5 } else { 1e-2 };
+            for (a, b, limit) in [(logits, other, 1e-5), (gradient, slope, kinks)] {
                 let error = ((&a - b).abs().max() / a.abs().max()).double_value(&[]);
                 println!("{arch}: {error:.1e}");
-                assert!(error < 1e-5, "{arch}: {error}");
+                assert!(error < limit, "{arch}: {error}");
             }
             let _guard = tch::no_grad_guard();
             let (a, b) = (fused.logits(&x), network.logits(&x));
