@@ -7,7 +7,8 @@
 EDM is a checkout of NVlabs/edm. Without --network a DDPM++ of that size with random weights is made
 by the official classes and pickled as they do it: `tiny` is 16x16 pixels with 32 channels, `cifar`
 the published 32x32 network with 128 channels, both conditioned on ten classes. Needs PyTorch of
-gauntlet's libtorch version, numpy, scipy and click.
+gauntlet's libtorch version and numpy; what else EDM imports (to download files, to parse arguments)
+is not used here and may be absent.
 
 Prints CPU seconds for each image and network evaluation, the least of all rounds, and the ratio
 (above 1: gauntlet is faster). gauntlet's seconds include reading the network and writing the set;
@@ -15,6 +16,8 @@ the official ones do not.
 """
 
 import argparse
+import importlib.util
+import os
 import pickle
 import re
 import resource
@@ -23,11 +26,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 SIZES = {
     "tiny": dict(img_resolution=16, model_channels=32, channel_mult=[1, 2], num_blocks=2, attn_resolutions=[8]),
     "cifar": dict(img_resolution=32, model_channels=128, channel_mult=[2, 2, 2], num_blocks=4, attn_resolutions=[16]),
 }
+
+
+def without_the_rest():
+    """Lets EDM's files be imported without packages that sampling does not use."""
+    for name in ("requests", "click", "tqdm", "PIL", "PIL.Image", "scipy", "scipy.optimize", "psutil"):
+        if importlib.util.find_spec(name.split(".")[0]) is None:
+            sys.modules[name] = MagicMock(__spec__=None, __path__=[])
 
 
 def network(given, folder):
@@ -79,7 +90,7 @@ def ours(given, path, folder):
         [given.gauntlet, "generate", "--denoiser", str(path), "--count", str(given.count), "--steps",
          str(given.steps), "--batch", str(given.batch), "--out", str(out)],
         check=True, capture_output=True, text=True,
-        env={**__import__("os").environ, "OMP_NUM_THREADS": str(given.threads)})
+        env={**os.environ, "OMP_NUM_THREADS": str(given.threads)})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     wall = float(re.search(r"([0-9.]+) s\s*$", said.stdout).group(1))
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
@@ -100,6 +111,7 @@ def main():
     given.count = given.count or {"tiny": 64, "cifar": 16}[given.size]
     assert given.count % given.batch == 0, "--count must be a multiple of --batch"
     sys.path.insert(0, given.edm)
+    without_the_rest()
     import torch
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -196,9 +196,11 @@ pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackS
     }
 }
 
-/// Few steps first, for the many that fall at once; then the nearest classes.
+/// Half of the published steps from one start, for the many that fall to it, then a little more than
+/// half of them at each of the nearest classes: some 580 passes for an example that nothing breaks,
+/// where the standard suite spends 9,700.
 fn quick(classes: i64) -> Vec<AttackSpec> {
-    let first = AttackSpec { steps: 10, ..published(AttackName::ApgdDlr, classes) };
+    let first = AttackSpec { steps: 50, ..published(AttackName::ApgdCe, classes) };
     let near = published(AttackName::Malt, classes);
-    vec![first, AttackSpec { steps: 30, targets: near.targets.min(4), ..near }]
+    vec![first, AttackSpec { steps: 60, targets: near.targets.min(4), ..near }]
 }
