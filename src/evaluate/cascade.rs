@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem::take,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Instant,
@@ -49,8 +50,10 @@ pub fn run_in(
     probe::blind(spec, reached)?;
     clean::check_labels((spec, data), protocol.aim, model)?;
     let epsilons = protocol.epsilons(spec);
+    // Strict results do not depend on the batch: want of memory may have made it smaller since.
+    let batch = if spec.mode == EvalMode::Strict { 0 } else { spec.batch };
     let identity = json!({
-        "spec": spec, "model": place.model_identity, "data": data.fingerprint(),
+        "spec": EvaluateSpec { batch, ..spec.clone() }, "model": place.model_identity, "data": data.fingerprint(),
         "revision": REVISION, "images": place.save_images, "individual": protocol.individual,
         "target": protocol.aim, "epsilons": epsilons,
     });
@@ -58,9 +61,15 @@ pub fn run_in(
     let bench = Bench { spec, data, place };
     let clean = clean::pass(&bench, protocol.aim, model)?;
     let mut known: Known = BTreeMap::new();
-    for piece in std::mem::take(&mut journal.done) {
-        let Some(first) = piece.entries.first() else { continue };
-        known.insert((piece.level, piece.attack, first.index), piece);
+    for piece in take(&mut journal.done) {
+        let (level, attack) = (piece.level, piece.attack);
+        // What was counted for the whole piece goes with its first example.
+        let (mut seconds, mut still) = (piece.seconds, piece.still);
+        for entry in piece.entries {
+            let key = (level, attack, entry.index);
+            let (seconds, still) = (take(&mut seconds), take(&mut still));
+            known.insert(key, Piece { level, attack, entries: vec![entry], seconds, still });
+        }
     }
     let mut cascade = Cascade {
         bench,
@@ -105,7 +114,7 @@ pub fn run(
     run_in(spec, &Protocol::default(), model, data, &place)
 }
 
-/// Pieces of earlier runs, by level, attack and first example.
+/// What earlier runs found, example by example: by level, attack and index.
 type Known = BTreeMap<(usize, usize, u64), Piece>;
 
 struct Cascade<'a> {
@@ -197,14 +206,19 @@ impl Cascade<'_> {
         let tasks = self.tasks(level, number, attack, &standing);
         let mut seen = 0;
         let mut fresh = Vec::new();
-        for task in tasks {
-            match known.remove(&(level, number, bench.index(task.rows[0]))) {
+        for mut task in tasks {
+            // All or nothing of a batch, unless its size was another then.
+            task.rows.retain(|&row| match known.remove(&(level, number, bench.index(row))) {
                 Some(piece) => {
-                    seen += piece.entries.len();
+                    seen += 1;
                     cost.seconds += piece.seconds;
                     self.apply(&piece, &mut cost);
+                    false
                 }
-                None => fresh.push(task),
+                None => true,
+            });
+            if !task.rows.is_empty() {
+                fresh.push(task);
             }
         }
         self.attack_fresh(&fresh, model, &mut cost, (seen, standing.len()))?;
