@@ -240,7 +240,7 @@ fn an_evaluation_stopped_anywhere_resumes_to_the_same_records() {
             }
             assert!(stops < 100, "no progress between stops");
         };
-        assert!(stops > 3, "stopped {stops} times only");
+        assert!(stops > 2, "stopped {stops} times only");
         if batches.len() == 1 {
             assert_eq!(resumed.records, whole.records);
         }

@@ -11,7 +11,8 @@ pub(super) fn ran_out(error: &Error) -> bool {
     is_said_in(&error.to_string())
 }
 
-/// Whether a message or a log says so. The last is Rust's, before it aborts.
+/// Whether a message or a log says so. The last are oneDNN's, which has no room for a convolution,
+/// and Rust's, before it aborts.
 pub(super) fn is_said_in(text: &str) -> bool {
     let text = text.to_lowercase();
     [
@@ -19,6 +20,7 @@ pub(super) fn is_said_in(text: &str) -> bool {
         "can't allocate memory",
         "cannot allocate memory",
         "bad_alloc",
+        "could not create a primitive",
         "memory allocation of",
     ]
     .iter()
