@@ -252,8 +252,8 @@ fn markdown(suite: &str, findings: &[Finding], thresholds: &Thresholds, small: b
     }
     let _ = write!(
         text,
-        "\nAn accuracy fell if the whole {:.0}% interval of the difference lies below −{} points \
-         (clean) or −{} (robust).\n",
+        "\nAn accuracy fell if the whole {:.0}% interval of the difference says that it lost more than \
+         {} points (clean) or {} (robust).\n",
         100.0 * thresholds.confidence,
         thresholds.clean,
         thresholds.robust

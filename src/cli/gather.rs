@@ -162,7 +162,7 @@ fn row(
     let quality = quality(cell, store)?;
     Ok(Row {
         suite: plan.suite.clone(),
-        cell: cell.title(),
+        cell: Some(cell.title()).filter(|t| !t.is_empty()).unwrap_or_else(|| plan.suite.clone()),
         axes,
         dataset: spec.data.name.clone(),
         threat: evaluation.threat,

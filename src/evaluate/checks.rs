@@ -263,7 +263,7 @@ pub(crate) fn labels(records: &[Record], classes: i64) -> Option<String> {
     // Two deviations above guessing.
     (total >= 20 && right as f64 <= chance + 2.0 * chance.sqrt()).then(|| {
         format!(
-            "{right} of {total} clean images are right, and guessing gets {chance:.1}: are these the \
+            "{right} of {total} clean images are right, and guessing gets about {chance:.1}: are these the \
              model's weights, its data set, its input range?"
         )
     })
