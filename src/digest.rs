@@ -15,7 +15,7 @@ pub struct JobId(String);
 impl JobId {
     /// The id of `content`, hashed as canonical JSON (keys sorted at every level).
     pub fn of(content: &serde_json::Value) -> Self {
-        Self(hash_bytes(canonical(content).as_bytes())[..32].to_owned())
+        Self(hash_bytes(&canonical(content))[..32].to_owned())
     }
 
     /// The whole id, 32 digits.
@@ -71,41 +71,41 @@ pub fn hash_file(path: &Path) -> Result<String> {
 }
 
 /// JSON with the keys of every object sorted, so that equal content has equal bytes.
-fn canonical(value: &serde_json::Value) -> String {
-    let mut text = String::with_capacity(2048);
+fn canonical(value: &serde_json::Value) -> Vec<u8> {
+    let mut text = Vec::with_capacity(2048);
     write_canonical(value, &mut text);
     text
 }
 
 /// Appends to one buffer: planning hashes tens of thousands of specs.
-fn write_canonical(value: &serde_json::Value, text: &mut String) {
+fn write_canonical(value: &serde_json::Value, text: &mut Vec<u8>) {
     use serde_json::Value;
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_unstable_by_key(|(key, _)| *key);
-            text.push('{');
+            text.push(b'{');
             for (position, (key, value)) in entries.into_iter().enumerate() {
                 if position > 0 {
-                    text.push(',');
+                    text.push(b',');
                 }
-                text.push_str(&serde_json::to_string(key).expect("text is JSON"));
-                text.push(':');
+                serde_json::to_writer(&mut *text, key).expect("text is JSON");
+                text.push(b':');
                 write_canonical(value, text);
             }
-            text.push('}');
+            text.push(b'}');
         }
         Value::Array(items) => {
-            text.push('[');
+            text.push(b'[');
             for (position, item) in items.iter().enumerate() {
                 if position > 0 {
-                    text.push(',');
+                    text.push(b',');
                 }
                 write_canonical(item, text);
             }
-            text.push(']');
+            text.push(b']');
         }
-        other => text.push_str(&serde_json::to_string(other).expect("scalars are JSON")),
+        other => serde_json::to_writer(text, other).expect("scalars are JSON"),
     }
 }
 

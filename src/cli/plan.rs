@@ -15,7 +15,7 @@ use crate::{
     },
     digest::JobId,
     error::{AtPath, Result},
-    plan::{self, Calibration, Files, Job, Plan, Published, Stage, Surveyor},
+    plan::{self, Calibration, Files, Job, Plan, Published, Stage, Surveyor, Work},
     progress::duration,
     run::local,
     store::Store,
@@ -130,7 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
             print(explain::text(&plan, &explanations).trim_start());
         }
     } else if args.json {
-        print(&json(&plan, &store).to_string());
+        print(&json(&plan, &store));
     } else {
         print(&text(&plan, &store, &args.which.suite));
     }
@@ -147,35 +147,48 @@ fn calibration(store: &Path) -> Option<Calibration> {
 pub const CALIBRATION: &str = "calibration.json";
 
 /// The plan for scripts: cells and jobs, each job with `cached` and `needed`.
-fn json(plan: &Plan, store: &Store) -> serde_json::Value {
-    let needed: HashSet<&JobId> =
-        local::missing(&plan.jobs, store).iter().map(|job| &job.id).collect();
-    let jobs: Vec<_> = plan
-        .jobs
-        .iter()
-        .map(|job| {
-            json!({
-                "id": job.id,
-                "stage": job.stage,
-                "title": job.work.title(),
-                "cached": store.has(&job.id),
-                "needed": needed.contains(&job.id),
-                "inputs": job.inputs,
-                "cells": job.cells,
-                "estimate": job.estimate,
-                "work": job.work,
-            })
-        })
-        .collect();
-    json!({
-        "suite": plan.suite,
-        "description": plan.description,
-        "axes": plan.axes,
-        "cells": plan.cells,
-        "jobs": jobs,
-        "reference": plan.reference,
-        "estimate": totals(&local::missing(&plan.jobs, store)),
-    })
+/// What `--json` prints. Written without building it as a value first: ten thousand cells are 27 MB.
+#[derive(serde::Serialize)]
+struct Listing<'a> {
+    suite: &'a str,
+    description: &'a str,
+    axes: &'a [plan::PlanAxis],
+    cells: &'a [plan::Cell],
+    jobs: Vec<Listed<'a>>,
+    reference: &'a [plan::PlanReference],
+    estimate: serde_json::Value,
+}
+
+#[derive(serde::Serialize)]
+struct Listed<'a> {
+    id: &'a JobId,
+    stage: Stage,
+    title: String,
+    cached: bool,
+    needed: bool,
+    inputs: &'a [plan::Input],
+    cells: &'a [usize],
+    estimate: &'a plan::Estimate,
+    work: &'a Work,
+}
+
+impl<'a> Listed<'a> {
+    fn of(job: &'a Job, store: &Store, needed: &HashSet<&JobId>) -> Self {
+        let Job { id, stage, work, inputs, cells, estimate, .. } = job;
+        let (title, needed) = (work.title(), needed.contains(id));
+        let (cached, stage) = (store.has(id), *stage);
+        Self { id, stage, title, cached, needed, inputs, cells, estimate, work }
+    }
+}
+
+fn json(plan: &Plan, store: &Store) -> String {
+    let missing = local::missing(&plan.jobs, store);
+    let needed: HashSet<&JobId> = missing.iter().map(|job| &job.id).collect();
+    let Plan { suite, description, axes, cells, reference, .. } = plan;
+    let jobs = plan.jobs.iter().map(|job| Listed::of(job, store, &needed)).collect();
+    let estimate = totals(&missing);
+    let listing = Listing { suite, description, axes, cells, jobs, reference, estimate };
+    serde_json::to_string(&listing).expect("plain data")
 }
 
 /// What the jobs take together: peak memory is that of the largest one.

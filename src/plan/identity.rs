@@ -27,9 +27,10 @@ pub(super) fn identity(work: &Work, inputs: &serde_json::Value) -> JobId {
             EvalMode::Reference => json!(spec),
         },
     };
-    let content = json!({
-        "stage": stage.name(), "revision": stage.revision(), "spec": spec, "inputs": inputs,
-    });
+    let mut content = json!({ "stage": stage.name(), "revision": stage.revision() });
+    // Moved in: `json!` would copy them.
+    content["spec"] = spec;
+    content["inputs"] = inputs.clone();
     JobId::of(&content)
 }
 
