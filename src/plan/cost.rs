@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     diffusion::spec::{FitSpec, GenerateSpec, QualitySpec},
     evaluate::spec::{AttackName, EvaluateSpec},
-    net::spec::{ClassifierSpec, DenoiserSpec},
+    net::{
+        architecture::Architecture,
+        spec::{ClassifierSpec, DenoiserSpec},
+    },
     plan::Stage,
     train::spec::{LiveSpec, Loss, TrainSpec},
 };
@@ -249,15 +252,26 @@ fn denoiser_elements(spec: &DenoiserSpec) -> f64 {
     3.0 * elements
 }
 
-/// Forward multiplications of a U-Net for one image: encoder blocks, then one more decoder block to
-/// each resolution whose first convolution sees the skipped channels too.
+/// Forward multiplications of a U-Net for one image.
 pub(super) fn denoiser_macs(spec: &DenoiserSpec) -> f64 {
-    let mut edge = spec.resolution as f64;
+    unet(spec.resolution, spec.channels, &spec.channel_mult, spec.blocks)
+}
+
+/// Those of a network in a file.
+pub(super) fn imported_macs(network: &Architecture) -> f64 {
+    let Architecture { img_resolution, model_channels, channel_mult, num_blocks, .. } = network;
+    unet(*img_resolution, *model_channels, channel_mult, *num_blocks)
+}
+
+/// Encoder blocks, then one more decoder block to each resolution whose first convolution sees the
+/// skipped channels too.
+fn unet(resolution: i64, channels: i64, channel_mult: &[i64], blocks: i64) -> f64 {
+    let mut edge = resolution as f64;
     let mut macs = 0.0;
-    for mult in &spec.channel_mult {
-        let width = (spec.channels * mult) as f64;
-        let encoder = 2.0 * spec.blocks as f64;
-        let decoder = 3.0 * (spec.blocks + 1) as f64;
+    for mult in channel_mult {
+        let width = (channels * mult) as f64;
+        let encoder = 2.0 * blocks as f64;
+        let decoder = 3.0 * (blocks + 1) as f64;
         // Resampling blocks: one on the way down, one on the way up.
         macs += conv(width, width, edge) * (encoder + decoder + 2.0);
         edge = (edge / 2.0).max(1.0);
@@ -297,6 +311,8 @@ mod tests {
             attention: vec![16],
             augment_dim: 9,
         };
+        let imported = Architecture::of(&unet).unwrap();
+        assert!((imported_macs(&imported) - denoiser_macs(&unet)).abs() < 1.0);
         assert!((denoiser_macs(&unet) / 1e9 - 21.2).abs() < 3.0, "{}", denoiser_macs(&unet) / 1e9);
     }
 }

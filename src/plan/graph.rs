@@ -289,7 +289,7 @@ impl<'a> Graph<'a> {
         let mut estimate = Estimate::train(&spec, survey.images);
         if let (Some(live), Some(generated)) = (&spec.live, &need.generated) {
             let steps = survey.images.div_ceil(spec.batch.max(1)) * spec.epochs;
-            estimate = estimate.and_live(live, steps, generated.macs(), survey.resolution);
+            estimate = estimate.and_live(live, steps, generated.macs, survey.resolution);
         }
         let network = spec.network.clone();
         let work = Work::Train(spec);

@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct Generated {
     /// The denoiser's or the imported set's own work.
     pub(super) origin: Work,
+    /// Multiplications of one forward pass of the denoiser.
+    pub(super) macs: f64,
     /// The id of that work.
     pub(super) source: JobId,
     /// The whole set, where it is sampled.
@@ -41,17 +43,6 @@ pub(super) struct Generated {
     pub(super) label: Option<(LabelSpec, Option<Work>)>,
     /// Files by which they are judged: the Inception network, statistics of real images.
     pub(super) judges: Vec<(Role, Work)>,
-}
-
-impl Generated {
-    /// Multiplications of one forward pass of the denoiser.
-    pub(super) fn macs(&self) -> f64 {
-        match &self.origin {
-            Work::Fit(spec) => cost::denoiser_macs(&spec.network),
-            // An imported denoiser is taken for one of the published size.
-            _ => 21.2e9,
-        }
-    }
 }
 
 impl Graph<'_> {
@@ -97,6 +88,7 @@ impl Graph<'_> {
             let (spec, live, reference) = (None, None, Some(set));
             return Some(Generated {
                 origin,
+                macs: 0.0,
                 source,
                 spec,
                 live,
@@ -127,8 +119,11 @@ impl Graph<'_> {
         let drawn = settings.optional_count("generated.drawn").unwrap_or(count);
         let live = specs::live(settings, &spec);
         let (spec, reference) = (Some(spec), None);
+        // A file that does not say what it is is taken for one of the published size.
+        let macs = network.as_ref().map_or(21.2e9, cost::imported_macs);
         Some(Generated {
             origin,
+            macs,
             source,
             spec,
             live,
@@ -199,7 +194,7 @@ impl Graph<'_> {
         generated: &Generated,
     ) -> (Option<JobId>, Vec<JobId>) {
         let source = generated.source.clone();
-        let macs = generated.macs();
+        let macs = generated.macs;
         if !self.note(index, &source) {
             let origin = generated.origin.clone();
             let estimate = match &origin {
