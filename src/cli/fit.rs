@@ -85,13 +85,15 @@ fn said(summary: &FitSummary, judge: &Extractor) -> String {
 
 /// The resolved recipe: that of the denoiser's job of a suite with this one cell.
 fn recipe(single: &Single) -> Result<FitSpec> {
-    // Some cell must want generated images under some threat model, and train without holding any
-    // back; neither touches the denoiser.
+    // Some cell must want generated images under some threat model, know their labels even where no
+    // class was asked for, and train without holding any back; none of it touches the denoiser.
     let given = [
         "generated.count=1".to_owned(),
         "threat.norm=linf".to_owned(),
         "threat.epsilon=8/255".to_owned(),
         "train.validation=0".to_owned(),
+        "labels.by=classifier".to_owned(),
+        "labels.trained=true".to_owned(),
     ];
     let jobs = single.jobs("fit", &given, &Training)?;
     let spec = jobs.into_iter().find_map(|job| match job.work {
@@ -131,7 +133,7 @@ mod tests {
             ["channels=8", "channel_mult=[1]", "blocks=1", "attention=[]", "images=64", "batch=16"]
                 .map(set)
                 .into();
-        overrides.extend(["snapshot=32", "snapshot_images=4"].map(set));
+        overrides.extend(["snapshot=32", "snapshot_images=4", "conditional=false"].map(set));
         overrides.push("denoiser.snapshot_steps=2".to_owned());
         overrides.extend(["data.resolution=8", "data.train.count=40"].map(str::to_owned));
         let single = Single {
