@@ -188,7 +188,7 @@ pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackS
         "malt" => Ok(vec![one(Malt)]),
         "pma" => Ok(vec![one(Pma)]),
         "pma+" => Ok(vec![one(Pma), one(ApgdT)]),
-        "quick" => Ok(quick(classes)),
+        "quick" => Ok(quick(norm, classes)),
         _ => Err(Error::input(format!(
             "suite `{name}` is unknown: expected {}, or custom with a list of attacks",
             SUITES.join(", ")
@@ -198,9 +198,15 @@ pub fn resolve_suite(name: &str, norm: Norm, classes: i64) -> Result<Vec<AttackS
 
 /// Half of the published steps from one start, for the many that fall to it, then a little more than
 /// half of them at each of the nearest classes: some 580 passes for an example that nothing breaks,
-/// where the standard suite spends 9,700.
-fn quick(classes: i64) -> Vec<AttackSpec> {
-    let first = AttackSpec { steps: 50, ..published(AttackName::ApgdCe, classes) };
-    let near = published(AttackName::Malt, classes);
-    vec![first, AttackSpec { steps: 60, targets: near.targets.min(4), ..near }]
+/// where the standard suite spends 9,700. L1's sparse steps need all 100 of them.
+fn quick(norm: Norm, classes: i64) -> Vec<AttackSpec> {
+    let with = |name, steps| AttackSpec { steps, ..published(name, classes) };
+    let near = |most| {
+        let malt = with(AttackName::Malt, 60);
+        AttackSpec { targets: malt.targets.min(most), ..malt }
+    };
+    match norm {
+        Norm::L1 => vec![with(AttackName::ApgdDlr, 10), with(AttackName::ApgdCe, 100), near(3)],
+        Norm::Linf | Norm::L2 => vec![with(AttackName::ApgdCe, 50), near(4)],
+    }
 }
