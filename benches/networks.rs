@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use gauntlet::net::{
     Classifier, Denoiser, DenoiserNet, Mode, Network, formula, load_classifier, save_classifier,
-    spec::{ClassifierSpec, DenoiserArch, DenoiserSpec, Precond},
+    spec::{ClassifierSpec, DenoiserSpec},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -62,17 +62,7 @@ fn loading(criterion: &mut Criterion) {
 }
 
 fn denoisers(criterion: &mut Criterion) {
-    let spec = DenoiserSpec {
-        arch: DenoiserArch::Ddpmpp,
-        precond: Precond::Edm,
-        resolution: 32,
-        classes: 10,
-        channels: 128,
-        channel_mult: vec![2, 2, 2],
-        blocks: 4,
-        attention: vec![16],
-        augment_dim: 9,
-    };
+    let spec = DenoiserSpec::edm_cifar10();
     let network = DenoiserNet::new(&spec, 0, Device::Cpu).expect("EDM's own sizes");
     let x = formula::images(&[2, 3, 32, 32], -1.0, 1.0, Device::Cpu);
     let sigma = Tensor::from_slice(&[1f32]);

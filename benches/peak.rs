@@ -9,7 +9,7 @@ use std::{hint::black_box, time::Instant};
 use gauntlet::{
     net::{
         Classifier, Denoiser, DenoiserNet, Mode, Network, formula,
-        spec::{ClassifierSpec, DenoiserArch, DenoiserSpec, Precond},
+        spec::{ClassifierSpec, DenoiserSpec},
     },
     plan::{classifier_gmacs, denoiser_gmacs},
     train::layout,
@@ -88,17 +88,7 @@ fn classifiers(table: &Table) {
 }
 
 fn denoisers(table: &Table) {
-    let edm = DenoiserSpec {
-        arch: DenoiserArch::Ddpmpp,
-        precond: Precond::Edm,
-        resolution: 32,
-        classes: 10,
-        channels: 128,
-        channel_mult: vec![2, 2, 2],
-        blocks: 4,
-        attention: vec![16],
-        augment_dim: 9,
-    };
+    let edm = DenoiserSpec::edm_cifar10();
     let small = DenoiserSpec {
         channels: 32,
         channel_mult: vec![1, 2, 2],

@@ -15,10 +15,7 @@ use gauntlet::{
         sampler::to_bytes,
         spec::{GenerateSpec, SamplerSpec},
     },
-    net::{
-        Denoiser, DenoiserNet, formula,
-        spec::{DenoiserArch, DenoiserSpec, Precond},
-    },
+    net::{Denoiser, DenoiserNet, formula, spec::DenoiserSpec},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -55,15 +52,12 @@ impl Denoiser for Free {
 /// EDM's network for CIFAR-10, or a small one.
 fn network(resolution: i64, channels: i64, blocks: i64) -> DenoiserNet {
     let spec = DenoiserSpec {
-        arch: DenoiserArch::Ddpmpp,
-        precond: Precond::Edm,
         resolution,
-        classes: 10,
         channels,
         channel_mult: if resolution == 32 { vec![2, 2, 2] } else { vec![1, 2] },
         blocks,
         attention: vec![resolution / 2],
-        augment_dim: 9,
+        ..DenoiserSpec::edm_cifar10()
     };
     let network = DenoiserNet::new(&spec, 0, Device::Cpu).expect("sizes that go together");
     formula::fill(&network.state());

@@ -63,3 +63,20 @@ pub struct DenoiserSpec {
     /// Length of the augmentation label; 0 for none, 9 for EDM's pipe.
     pub augment_dim: i64,
 }
+
+impl DenoiserSpec {
+    /// The DDPM++ that Karras et al. (2022) train on CIFAR-10 with classes.
+    pub fn edm_cifar10() -> Self {
+        Self {
+            arch: DenoiserArch::Ddpmpp,
+            precond: Precond::Edm,
+            resolution: 32,
+            classes: 10,
+            channels: 128,
+            channel_mult: vec![2, 2, 2],
+            blocks: 4,
+            attention: vec![16],
+            augment_dim: 9,
+        }
+    }
+}

@@ -282,8 +282,6 @@ fn unet(resolution: i64, channels: i64, channel_mult: &[i64], blocks: i64) -> f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::spec::{DenoiserArch, Precond};
-
     #[test]
     fn published_networks_have_their_published_cost() {
         let macs = |arch: &str| {
@@ -300,17 +298,7 @@ mod tests {
         };
         let parameters = classifier_macs(&spec, 1) / 1e6;
         assert!((parameters - 36.48).abs() < 0.5, "{parameters}");
-        let unet = DenoiserSpec {
-            arch: DenoiserArch::Ddpmpp,
-            precond: Precond::Edm,
-            resolution: 32,
-            classes: 10,
-            channels: 128,
-            channel_mult: vec![2, 2, 2],
-            blocks: 4,
-            attention: vec![16],
-            augment_dim: 9,
-        };
+        let unet = DenoiserSpec::edm_cifar10();
         let imported = Architecture::of(&unet).unwrap();
         assert!((imported_macs(&imported) - denoiser_macs(&unet)).abs() < 1.0);
         assert!((denoiser_macs(&unet) / 1e9 - 21.2).abs() < 3.0, "{}", denoiser_macs(&unet) / 1e9);
