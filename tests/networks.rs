@@ -50,6 +50,14 @@ fn a_checkpoint_converted_computes_the_same() {
         let logits = tensor(&input.with_extension("out"), "logits");
         assert!(logits.allclose(&expected, 1e-4, 1e-5, false), "{}", file.display());
     }
+    let half = folder.path().join("half.safetensors");
+    gauntlet().arg("convert").arg(&published).arg(&half).arg("--half").assert().success();
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len() as f64;
+    assert!(size(&half) / size(&ours) < 0.56, "{} of {}", size(&half), size(&ours));
+    forward(&half, &input, &[]).success();
+    let logits = tensor(&input.with_extension("out"), "logits");
+    assert!(!logits.equal(&expected), "16 bits round");
+    assert!(logits.allclose(&expected, 1e-2, 5e-3, false));
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub struct Args {
     /// instead of the averaged ones; `gauntlet inspect` lists them.
     #[arg(long, value_name = "NAME")]
     weights: Option<String>,
+    /// Stores matrices and kernels in 16 bits: half the bytes, each number to three digits.
+    #[arg(long)]
+    half: bool,
 }
 
 /// Runs the command.
@@ -39,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
         dataset: &args.dataset,
         weights: args.weights.as_deref(),
     };
-    let what = load::convert(&args.file, &args.out, told)?;
+    let what = load::convert(&args.file, &args.out, told, args.half)?;
     println!("{}: {what}", args.out.display());
     Ok(())
 }

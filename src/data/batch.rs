@@ -13,17 +13,14 @@ impl Dataset {
         for (&index, out) in indices.iter().zip(bytes.chunks_exact_mut(self.image_bytes())) {
             self.copy_chw(index, out);
         }
-        Tensor::from_slice(&bytes)
-            .view([indices.len() as i64, 3, height as i64, width as i64])
-            .to_device(device)
-            .to_kind(Kind::Float)
-            / 255.0
+        let shape = [indices.len() as i64, 3, height as i64, width as i64];
+        upload(&Tensor::from_slice(&bytes).view(shape), device).to_kind(Kind::Float) / 255.0
     }
 
     /// The labels at `indices` as `[n]`, `Int64`, on `device`.
     pub fn targets(&self, indices: &[usize], device: Device) -> Tensor {
         let labels: Vec<i64> = indices.iter().map(|&index| i64::from(self.labels[index])).collect();
-        Tensor::from_slice(&labels).to_device(device)
+        upload(&Tensor::from_slice(&labels), device)
     }
 }
 

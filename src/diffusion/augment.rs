@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::rng::Stream;
+use crate::{device::upload, rng::Stream};
 
 /// Length of the labels: flips, scale, rotation, anisotropic scale, translation.
 pub const LABELS: i64 = 9;
@@ -54,7 +54,7 @@ pub fn apply(images: &Tensor, p: f64, flip: bool, stream: &mut Stream) -> (Tenso
         (0..b).map(|_| draw(p, flip, (w as f64, h as f64), stream)).collect();
     let labels: Vec<f32> =
         changes.iter().flat_map(|change| change.labels.map(|label| label as f32)).collect();
-    let labels = Tensor::from_slice(&labels).view([b, LABELS]).to_device(images.device());
+    let labels = upload(&Tensor::from_slice(&labels).view([b, LABELS]), images.device());
     let mirrored: Vec<bool> = changes.iter().map(|change| change.mirror).collect();
     let upended: Vec<bool> = changes.iter().map(|change| change.upend).collect();
     let images = flipped(images, 3, &mirrored);
@@ -64,7 +64,7 @@ pub fn apply(images: &Tensor, p: f64, flip: bool, stream: &mut Stream) -> (Tenso
 }
 
 fn flipped(images: &Tensor, dimension: i64, chosen: &[bool]) -> Tensor {
-    let chosen = Tensor::from_slice(chosen).view([-1, 1, 1, 1]).to_device(images.device());
+    let chosen = upload(&Tensor::from_slice(chosen).view([-1, 1, 1, 1]), images.device());
     images.flip([dimension]).where_self(&chosen, images)
 }
 
@@ -159,7 +159,7 @@ fn warp(images: &Tensor, inverses: &[Matrix]) -> Tensor {
             .then(scaling(out_w as f64 / 2.0, out_h as f64 / 2.0));
         maps.extend(map.0.iter().flatten().map(|&entry| entry as f32));
     }
-    let maps = Tensor::from_slice(&maps).view([b, 2, 3]).to_device(device);
+    let maps = upload(&Tensor::from_slice(&maps).view([b, 2, 3]), device);
     let grid = Tensor::affine_grid_generator(&maps, [b, c, out_h, out_w], false);
     halve(&doubled.grid_sampler(&grid, 0, 0, false))
 }
@@ -216,7 +216,7 @@ fn halve(images: &Tensor) -> Tensor {
 
 /// The filter once for each channel, `[c,1,12]`.
 fn filter(channels: i64, device: Device) -> Tensor {
-    let filter = Tensor::from_slice(&SYM6).to_kind(Kind::Float).to_device(device);
+    let filter = upload(&Tensor::from_slice(&SYM6).to_kind(Kind::Float), device);
     filter.view([1, 1, -1]).repeat([channels, 1, 1])
 }
 

@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     data::Dataset,
+    device::upload,
     diffusion::{
         adam::Adam,
         augment,
@@ -221,6 +222,7 @@ impl<'a> Training<'a> {
             batch.label.as_ref(),
             batch.augment.as_ref(),
             self.spec.dropout,
+            self.spec.precision,
         );
         let loss = loss(&denoised, &batch);
         let count = self.spec.batch as f64;
@@ -257,10 +259,17 @@ impl<'a> Training<'a> {
         } else {
             (images, None)
         };
-        let sigma = Tensor::from_slice(&stream.normals(indices.len())).to_device(device);
+        let sigma = upload(&Tensor::from_slice(&stream.normals(indices.len())), device);
         let sigma = (sigma * spec.p_std + spec.p_mean).exp();
-        let noise = Tensor::from_slice(&stream.normals(images.numel())).to_device(device);
-        let noise = noise.view_as(&images) * sigma.view([-1, 1, 1, 1]);
+        let noise = if device.is_cuda() {
+            // A core draws slower than a GPU trains: the GPU draws for itself, seeded alike.
+            let _turn = torch_turn();
+            tch::manual_seed((stream.bits() >> 1) as i64);
+            images.randn_like()
+        } else {
+            Tensor::from_slice(&stream.normals(images.numel())).view_as(&images)
+        };
+        let noise = noise * sigma.view([-1, 1, 1, 1]);
         let label = (spec.network.classes > 0).then(|| {
             self.data.targets(&indices, device).one_hot(spec.network.classes).to_kind(Kind::Float)
         });
@@ -320,6 +329,6 @@ fn loss(denoised: &Tensor, batch: &Batch) -> Tensor {
 /// Mirrors each image left to right with probability one half.
 fn mirror(images: &Tensor, stream: &mut Stream) -> Tensor {
     let chosen: Vec<bool> = (0..images.size()[0]).map(|_| stream.chance(0.5)).collect();
-    let chosen = Tensor::from_slice(&chosen).view([-1, 1, 1, 1]).to_device(images.device());
+    let chosen = upload(&Tensor::from_slice(&chosen).view([-1, 1, 1, 1]), images.device());
     images.flip([3]).where_self(&chosen, images)
 }

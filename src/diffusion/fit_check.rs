@@ -4,6 +4,7 @@ use crate::{
     data::Dataset,
     diffusion::{augment, spec::FitSpec},
     error::{Error, Result},
+    net::spec::Precision,
 };
 
 /// Refuses what cannot be trained; the message names the key.
@@ -36,6 +37,9 @@ pub fn check(spec: &FitSpec, data: &Dataset) -> Result<()> {
             "images is {}, batch {}: expected at least 1",
             spec.images, spec.batch
         ));
+    }
+    if spec.precision == Precision::Fp16 {
+        return wrong("precision is fp16: expected fp32 or bf16".to_owned());
     }
     if spec.snapshot > 0 && (spec.snapshot_images < 2 || spec.snapshot_steps == 0) {
         return wrong(format!(

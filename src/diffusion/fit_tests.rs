@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     data::{
@@ -20,8 +20,8 @@ use crate::{
     },
     error::{Error, Result},
     net::{
-        load,
-        spec::{DenoiserArch, DenoiserSpec, Precond},
+        Denoiser, load,
+        spec::{DenoiserArch, DenoiserSpec, Precision, Precond},
     },
     progress::{Event, Progress, Silent},
     rng::Stream,
@@ -80,6 +80,7 @@ fn spec() -> FitSpec {
         augment: 0.12,
         flip: true,
         snapshot: 0,
+        precision: Precision::Fp32,
         snapshot_images: 0,
         snapshot_steps: 0,
         seed: 5,
@@ -181,4 +182,20 @@ fn the_best_snapshot_is_the_result_and_resume_keeps_it() {
     for name in ["out/last.safetensors", "out/snapshots.jsonl"] {
         assert!(read(broken.path(), name) == read(whole.path(), name), "{name}");
     }
+}
+
+#[test]
+fn fp16_is_refused_and_fp32_not_spelled() {
+    let half = FitSpec { precision: Precision::Fp16, ..spec() };
+    let message = check(&half, &data()).unwrap_err().to_string();
+    assert!(message.contains("precision is fp16: expected fp32 or bf16"), "{message}");
+    let text = serde_json::to_string(&spec()).unwrap();
+    assert!(!text.contains("precision"), "jobs of before keep their names: {text}");
+    let folder = tempfile::tempdir().unwrap();
+    let bf16 = FitSpec { precision: Precision::Bf16, ..spec() };
+    let file = fit(&bf16, folder.path(), &Silent).unwrap().file;
+    let sigma = Tensor::from_slice(&[0.5f64]);
+    let x = Tensor::zeros([1, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let denoised = load::load_denoiser(&file, Device::Cpu).unwrap().denoise(&x, &sigma, None);
+    assert_eq!(denoised.isfinite().all().int64_value(&[]), 1);
 }

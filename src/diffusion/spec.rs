@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::spec::Source, net::spec::DenoiserSpec};
+use crate::{
+    data::spec::Source,
+    net::spec::{DenoiserSpec, Precision},
+};
 
 pub use super::sampler_spec::{
     Applies, Discretization, Per, Policy, PolicyKind, SamplerSpec, Scaling, Schedule, Solver,
@@ -41,6 +44,9 @@ pub struct FitSpec {
     pub flip: bool,
     /// Images between snapshots, of which the best becomes the result; 0 keeps the last weights.
     pub snapshot: u64,
+    /// Numbers in which the network computes: fp32 or bf16 (fp16 would need a scaled loss).
+    #[serde(default, skip_serializing_if = "Precision::is_fp32")]
+    pub precision: Precision,
     /// How many images a snapshot draws to be judged by.
     pub snapshot_images: u64,
     /// Steps of the sampler that draws them.

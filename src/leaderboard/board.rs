@@ -7,11 +7,7 @@ use super::{
     robustbench::Named,
     row::Row,
 };
-use crate::{
-    error::{Error, Result},
-    threat::ThreatModel,
-    units::Tally,
-};
+use crate::{error::Result, threat::ThreatModel, units::Tally};
 
 /// The table of one data set under one threat model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,20 +77,15 @@ pub fn board(dataset: &str, threat: ThreatModel, theirs: &[Published], ours: &[R
 /// # Errors
 /// If it lacks an accuracy without or with corruptions.
 pub fn corrupted((key, entry): &Named) -> Result<Line> {
-    let percent = |name: &str| {
-        entry
-            .percent(name)
-            .ok_or_else(|| Error::input(format!("`{name}`: expected a percentage, like \"92.44\"")))
-    };
     let words = |name: &str| plain(entry.text(name).unwrap_or_default());
     Ok(Line {
         rank: Some(0),
         ours: false,
         method: key.clone(),
         title: words("name"),
-        clean: percent("clean_acc")?,
+        clean: entry.needed("clean_acc")?,
         autoattack: None,
-        robust: percent("corruptions_acc")?,
+        robust: entry.needed("corruptions_acc")?,
         unreliable: entry.unreliable(),
         extra_data: entry.extra_data(),
         architecture: words("architecture"),

@@ -66,6 +66,15 @@ impl Entry {
         .filter(|value: &f64| (0.0..=100.0).contains(value))
     }
 
+    /// A percentage that the entry must have.
+    ///
+    /// # Errors
+    /// If it lacks one; the message names the key.
+    pub fn needed(&self, key: &str) -> Result<f64> {
+        self.percent(key)
+            .ok_or_else(|| Error::input(format!("`{key}`: expected a percentage, like \"92.44\"")))
+    }
+
     /// Clean accuracy, in percent.
     pub fn clean(&self) -> Option<f64> {
         self.percent("clean_acc")
@@ -96,16 +105,12 @@ impl Entry {
             }
             _ => return Err(Error::input("`eps`: expected a bound, like \"8/255\"")),
         };
-        let percent = |key: &str, found: Option<f64>| {
-            found.ok_or_else(|| {
-                Error::input(format!("`{key}`: expected a percentage, like \"92.44\""))
-            })
-        };
         // Ranked by AutoAttack's figure it would stand where a better attack has put it lower.
         let external = self.text("external").is_some_and(|text| !text.trim().is_empty());
-        if external && self.percent("external").is_none() {
-            return Err(Error::input("`external`: expected a percentage, like \"64.20\""));
+        if external {
+            self.needed("external")?;
         }
+        let autoattack = self.needed("autoattack_acc")?;
         Ok(Published {
             key: key.to_owned(),
             title: words("name"),
@@ -114,9 +119,9 @@ impl Entry {
             epsilon,
             architecture: words("architecture"),
             venue: words("venue"),
-            clean: percent("clean_acc", self.clean())?,
-            robust: percent("autoattack_acc", self.ranking())?,
-            autoattack: percent("autoattack_acc", self.percent("autoattack_acc"))?,
+            clean: self.needed("clean_acc")?,
+            robust: self.ranking().unwrap_or(autoattack),
+            autoattack,
             extra_data: self.extra_data(),
             source: words("link"),
             unreliable: self.unreliable(),

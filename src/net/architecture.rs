@@ -255,7 +255,14 @@ impl Architecture {
         let widest = 2 * channels * self.channel_mult.iter().max().copied().unwrap_or(1);
         // Group normalisation makes 32 groups, fewer below 128 channels, four channels at least.
         if channels % 32 != 0 && (channels % 4 != 0 || widest >= 128) {
-            return Some(format!("channels {channels} is not a multiple of 32"));
+            return Some(if widest < 128 {
+                format!("channels {channels} is not a multiple of 4")
+            } else {
+                format!(
+                    "channels {channels} is not a multiple of 32, which the network's widest layers, \
+                     {widest} channels, need: they are normalised in 32 groups"
+                )
+            });
         }
         let uneven = |mult: &&i64| {
             let width = channels * **mult;

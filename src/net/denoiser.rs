@@ -8,7 +8,7 @@ use super::{
     Denoiser,
     architecture::Architecture,
     precond,
-    spec::{DenoiserSpec, Precond},
+    spec::{DenoiserSpec, Precision, Precond},
     tensors::Arrays,
     unet::{Condition, UNet},
     weights::Weights,
@@ -72,6 +72,9 @@ impl DenoiserNet {
     /// [`Denoiser::denoise`], `augment` the augmentation label `[b,a]`, `dropout` the share of
     /// inner activations to zero.
     ///
+    /// Images go through the network in the numbers of `precision`; noise levels and labels, what
+    /// surrounds the network and the weights are 32 bits wide always.
+    ///
     /// Dropout draws from torch's global generator: for a run that can be resumed, call
     /// [`tch::manual_seed`] with a number made of seed and step before each step.
     pub fn forward(
@@ -81,8 +84,10 @@ impl DenoiserNet {
         label: Option<&Tensor>,
         augment: Option<&Tensor>,
         dropout: f64,
+        precision: Precision,
     ) -> Tensor {
-        self.precondition(&self.living, x, sigma, Labels { class: label, augment, dropout })
+        let labels = Labels { class: label, augment, dropout, precision };
+        self.precondition(&self.living, x, sigma, labels)
     }
 
     fn precondition(&self, unet: &UNet, x: &Tensor, sigma: &Tensor, labels: Labels) -> Tensor {
@@ -99,7 +104,8 @@ impl DenoiserNet {
             augment: labels.augment,
             dropout: labels.dropout,
         };
-        let raw = unet.forward(&(&x * &c.input), condition);
+        let scaled = (&x * &c.input).to_kind(labels.precision.kind());
+        let raw = unet.forward(&scaled, condition).to_kind(Kind::Float);
         let raw = raw.narrow(1, 0, self.arch.img_channels); // iDDPM: without the variance
         (x * &c.skip).addcmul(&raw, &c.out)
     }
@@ -153,6 +159,7 @@ struct Labels<'a> {
     class: Option<&'a Tensor>,
     augment: Option<&'a Tensor>,
     dropout: f64,
+    precision: Precision,
 }
 
 impl Denoiser for DenoiserNet {
@@ -179,7 +186,8 @@ impl Denoiser for DenoiserNet {
     }
 
     fn denoise(&self, x: &Tensor, sigma: &Tensor, label: Option<&Tensor>) -> Tensor {
-        let labels = Labels { class: label, augment: None, dropout: 0.0 };
+        let precision = Precision::Fp32;
+        let labels = Labels { class: label, augment: None, dropout: 0.0, precision };
         self.precondition(&self.still, x, sigma, labels)
     }
 }
@@ -315,6 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn bf16_rounds_images_and_gradients_and_no_more() {
+        for arch in [DenoiserArch::Ddpmpp, DenoiserArch::Ncsnpp, DenoiserArch::Adm] {
+            let network = DenoiserNet::new(&small(arch), 5, Device::Cpu).unwrap();
+            formula::fill(&network.state());
+            let x = formula::images(&[2, 3, 16, 16], -1.0, 1.0, Device::Cpu);
+            let sigma = Tensor::from_slice(&[0.5f32, 2.0]);
+            let label = Tensor::eye(4, (Kind::Float, Device::Cpu)).narrow(0, 0, 2);
+            let pass = |precision| {
+                let out = network.forward(&x, &sigma, Some(&label), None, 0.0, precision);
+                let parameters: Vec<_> = network.parameters().iter().map(|(_, t)| t).collect();
+                let loss = (&out - &x).square().sum(Kind::Float);
+                let slopes = Tensor::run_backward(&[loss], &parameters, false, false);
+                let slopes: Vec<_> =
+                    slopes.iter().filter(|t| t.defined()).map(|t| t.view([-1])).collect();
+                assert!(slopes.iter().all(|slope| slope.kind() == Kind::Float));
+                (out.detach(), Tensor::cat(&slopes, 0))
+            };
+            let ((whole, slope), (half, rough)) = (pass(Precision::Fp32), pass(Precision::Bf16));
+            let apart = |a: &Tensor, b: &Tensor| ((a - b).norm() / a.norm()).double_value(&[]);
+            let (image, slope) = (apart(&whole, &half), apart(&slope, &rough));
+            println!("{arch:?}: {image} {slope}");
+            assert!(half.kind() == Kind::Float && image > 0.0 && image < 0.02, "{arch:?} {image}");
+            assert!(slope < 0.1, "{arch:?} {slope}");
+        }
+    }
+
+    #[test]
     fn training_reaches_every_parameter_and_evaluation_none() {
         for arch in [DenoiserArch::Ddpmpp, DenoiserArch::Ncsnpp, DenoiserArch::Adm] {
             let network = DenoiserNet::new(&small(arch), 5, Device::Cpu).unwrap();
@@ -323,7 +358,8 @@ mod tests {
             let label = Tensor::eye(4, (Kind::Float, Device::Cpu)).narrow(0, 0, 2);
             let augment = Tensor::ones([2, 9], (Kind::Float, Device::Cpu));
             assert!(!network.denoise(&x, &sigma, Some(&label)).requires_grad());
-            let out = network.forward(&x, &sigma, Some(&label), Some(&augment), 0.1);
+            let fp32 = Precision::Fp32;
+            let out = network.forward(&x, &sigma, Some(&label), Some(&augment), 0.1, fp32);
             out.square().sum(Kind::Float).backward();
             for (name, tensor) in network.parameters() {
                 assert!(tensor.grad().defined(), "{arch:?} {name}");

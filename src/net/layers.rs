@@ -293,9 +293,10 @@ impl GroupNorm {
         }
     }
 
-    /// `x` `[b,c,h,w]` normalised within each image and group.
+    /// `x` `[b,c,h,w]` normalised within each image and group, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+        let [weight, bias] = [&self.weight, &self.bias].map(|tensor| tensor.to_kind(x.kind()));
+        x.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use super::{
     Classifier, DenoiserNet, Network, arch, architecture::Architecture, checkpoint, closest,
@@ -211,10 +211,14 @@ fn denoiser(document: &Document, which: Option<&str>, device: Device) -> Result<
 /// # Errors
 /// If the file cannot be written; nothing half-written is left.
 pub fn save_classifier(path: &Path, network: &Network) -> Result<()> {
+    write_classifier(path, network, false)
+}
+
+fn write_classifier(path: &Path, network: &Network, half: bool) -> Result<()> {
     let spec = network.spec();
     let classes = spec.classes.to_string();
     let metadata = [("arch", &*spec.arch), ("dataset", &*spec.dataset), ("classes", &*classes)];
-    tensors::write(path, &network.state(), &metadata)
+    tensors::write(path, &stored(network.state(), half), &metadata)
 }
 
 /// Writes `denoiser` to `path` as safetensors with its architecture.
@@ -222,26 +226,41 @@ pub fn save_classifier(path: &Path, network: &Network) -> Result<()> {
 /// # Errors
 /// If the file cannot be written; nothing half-written is left.
 pub fn save_denoiser(path: &Path, denoiser: &DenoiserNet) -> Result<()> {
-    let spec = serde_json::to_string(denoiser.architecture()).expect("an architecture is plain");
-    tensors::write(path, &denoiser.state(), &[("spec", &spec)])
+    write_denoiser(path, denoiser, false)
 }
 
-/// Rewrites the network at `from` as gauntlet's safetensors at `to`. Returns what it is, for
-/// people.
+fn write_denoiser(path: &Path, denoiser: &DenoiserNet, half: bool) -> Result<()> {
+    let spec = serde_json::to_string(denoiser.architecture()).expect("an architecture is plain");
+    tensors::write(path, &stored(denoiser.state(), half), &[("spec", &spec)])
+}
+
+/// What a file holds of a network: with `half`, matrices and kernels in 16 bits; vectors (biases,
+/// statistics) are few and stay whole.
+fn stored(mut state: Vec<(String, Tensor)>, half: bool) -> Vec<(String, Tensor)> {
+    for (_, tensor) in &mut state {
+        if half && tensor.dim() > 1 && tensor.kind() == Kind::Float {
+            *tensor = tensor.to_kind(Kind::Half);
+        }
+    }
+    state
+}
+
+/// Rewrites the network at `from` as gauntlet's safetensors at `to`, with `half` in about half the
+/// bytes (matrices and kernels in 16 bits). Returns what it is, for people.
 ///
 /// # Errors
 /// If `from` is bad or holds no known network, or `to` cannot be written.
-pub fn convert(from: &Path, to: &Path, told: Told) -> Result<String> {
+pub fn convert(from: &Path, to: &Path, told: Told, half: bool) -> Result<String> {
     let document = tree::read(from)?;
     if is_denoiser(&document) {
         let denoiser = in_file(from, denoiser(&document, told.weights, Device::Cpu))?;
-        save_denoiser(to, &denoiser)?;
+        write_denoiser(to, &denoiser, half)?;
         let arch = denoiser.architecture();
         let edge = arch.img_resolution;
         return Ok(format!("{:?} ({:?}), {edge}x{edge}", arch.model, arch.precond));
     }
     let network = network((&document, from), told, Device::Cpu)?;
-    save_classifier(to, &network)?;
+    write_classifier(to, &network, half)?;
     let spec = network.spec();
     let plain = spec.arch.starts_with("preact-resnet") && !spec.arch.contains("swish");
     let doubt = if told.arch.is_none() && plain && !spec.arch.contains(arch::RAW) {

@@ -1,6 +1,36 @@
 //! Architectures as data: `arch: wrn-28-10-swish`.
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
+
+/// In which kind of numbers networks compute. Weights, statistics and losses are 32 bits wide always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits: the paper's.
+    #[default]
+    Fp32,
+    /// 16 bits with the range of 32.
+    Bf16,
+    /// 16 bits with a finer grain and a small range; losses are scaled as they need it.
+    Fp16,
+}
+
+impl Precision {
+    /// The numbers that activations are.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::Fp16 => Kind::Half,
+        }
+    }
+
+    /// Whether it is the usual one, which specs do not mention.
+    pub fn is_fp32(&self) -> bool {
+        *self == Self::Fp32
+    }
+}
 
 /// Everything that fixes a classifier's parameters' shapes and its arithmetic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -124,7 +124,8 @@ impl Conv {
         match &self.kernel {
             Some((weight, bias)) => {
                 let padding = weight.size()[3] / 2 + margin;
-                x.conv2d(weight, Some(bias), 1, padding, 1, 1)
+                let kind = x.kind(); // of the weights too, as a rule
+                x.conv2d(&weight.to_kind(kind), Some(bias.to_kind(kind)), 1, padding, 1, 1)
             }
             None => x.shallow_clone(), // alias: only read
         }
@@ -139,7 +140,7 @@ impl Conv {
         let (_, c, h, w) = x.size4().expect("images are [b,c,h,w]");
         match &self.filter {
             Some(filter) if !self.boxed => {
-                let taps = (filter * 4.0).expand([c, -1, -1, -1], false);
+                let taps = (filter * 4.0).to_kind(x.kind()).expand([c, -1, -1, -1], false);
                 let none: Option<Tensor> = None;
                 x.conv_transpose2d(&taps, none, 2, self.margin(), 0, c, 1)
             }
@@ -151,7 +152,7 @@ impl Conv {
         let channels = x.size()[1];
         match &self.filter {
             Some(filter) if !self.boxed => {
-                let taps = filter.expand([channels, -1, -1, -1], false);
+                let taps = filter.to_kind(x.kind()).expand([channels, -1, -1, -1], false);
                 let none: Option<Tensor> = None;
                 x.conv2d(&taps, none, 2, padding, 1, channels)
             }
@@ -214,7 +215,7 @@ impl Attention {
         let parts = qkv.contiguous().view([b * self.heads, depth, 3, h * w]).unbind(2); // 3 of [bn,d,hw]
         let [q, k, v] = [&parts[0], &parts[1], &parts[2]];
         let scaled = k / (depth as f64).sqrt();
-        let weight = q.transpose(1, 2).bmm(&scaled).softmax(2, Kind::Float); // [bn,hw,hw]
+        let weight = q.transpose(1, 2).bmm(&scaled).softmax(2, Kind::Float).to_kind(x.kind()); // [bn,hw,hw]
         let mixed = v.bmm(&weight.transpose(1, 2)).view([b, c, h, w]);
         self.proj.forward(&mixed).g_add_(x)
     }
@@ -285,7 +286,8 @@ impl Block {
     /// zeroed (0 in evaluation).
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor, dropout: f64) -> Tensor {
         let mut inner = self.convs[0].forward(&silu(self.norms[0].forward(x)));
-        let params = self.affine.forward(embedding).unsqueeze(2).unsqueeze(3); // [b,c,1,1]
+        let params = self.affine.forward(embedding).to_kind(x.kind());
+        let params = params.unsqueeze(2).unsqueeze(3); // [b,c,1,1]
         if self.adaptive_scale {
             let parts = params.chunk(2, 1);
             let (scale, shift) = (&parts[0] + 1.0, &parts[1]);

@@ -10,7 +10,7 @@ use crate::{
         architecture::Architecture,
         spec::{ClassifierSpec, DenoiserSpec},
     },
-    plan::Stage,
+    plan::{Stage, Work},
     train::spec::{LiveSpec, Loss, TrainSpec},
 };
 
@@ -126,9 +126,20 @@ impl Estimate {
         }
     }
 
-    /// Labels by a classifier that is taken for a WRN-28-10.
-    pub(super) fn label(images: u64, resolution: u64) -> Self {
-        Self::new(5.2e9 * images as f64, images * (3 * resolution * resolution + 20))
+    /// Labels of `images` images by `labeller`, the job that trains or imports a classifier. An
+    /// imported one is taken for a wide ResNet of its file's size, which multiplies every weight
+    /// some 143 times at 32 pixels.
+    pub(super) fn label(images: u64, resolution: u64, labeller: Option<&Work>) -> Self {
+        let scale = (resolution * resolution) as f64 / 1024.0;
+        let macs = match labeller {
+            Some(Work::Train(spec)) => classifier_macs(&spec.network, resolution),
+            Some(Work::Import(spec)) => {
+                let bytes = std::fs::metadata(&spec.path).map_or(0, |found| found.len());
+                143.0 * bytes as f64 / 4.0 * scale
+            }
+            _ => 0.0,
+        };
+        Self::new(macs * images as f64, images * (3 * resolution * resolution + 20))
     }
 
     /// Judging `spec.images` images beside `real` ones: features, and all pairs at 16 pixels.

@@ -82,6 +82,7 @@ pub(super) fn fit(settings: &Settings, data: Source, classes: i64) -> FitSpec {
         augment,
         flip: settings.flag("denoiser.flip"),
         snapshot,
+        precision: settings.choice("denoiser.precision"),
         snapshot_images: judged("denoiser.snapshot_images"),
         snapshot_steps: judged("denoiser.snapshot_steps"),
         seed: settings.count("denoiser.seed"),

@@ -283,6 +283,7 @@ impl Graph<'_> {
         (spec, labeller): &(LabelSpec, Option<Work>),
         shards: Vec<JobId>,
     ) -> JobId {
+        let estimate = Estimate::label(generated.drawn, need.train.0.resolution, labeller.as_ref());
         let labeller = labeller.as_ref().map(|work| {
             let (id, estimate) = match work {
                 Work::Train(spec) => {
@@ -301,7 +302,6 @@ impl Graph<'_> {
         let inputs = shards.into_iter().map(input(Role::Generated));
         let inputs = inputs.chain(labeller.into_iter().map(input(Role::Labeller))).collect();
         let id = identity(&work, &content);
-        let estimate = Estimate::label(generated.drawn, need.train.0.resolution);
         let set = generated.reference.clone();
         self.add(index, need, Job { inputs, set, ..blank(id, work, estimate) })
     }

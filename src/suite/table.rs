@@ -61,6 +61,7 @@ fields! {
     "denoiser.p_std" Real(POSITIVE, 20.0), Is("1.2"), "deviation of ln sigma";
     "denoiser.augment" Real(0.0, 1.0), Is("0.12"), "probability of each geometric augmentation";
     "denoiser.flip" Flag, Is("true"), "whether images are mirrored at random";
+    "denoiser.precision" Choice(&["fp32", "bf16"]), Is("fp32"), "numbers in which the network trains (weights stay fp32)";
     "denoiser.snapshot" Count(0, MANY), Is("0"), "images between snapshots, of which the one with the best FID is kept; 0 keeps the last weights";
     "denoiser.snapshot_images" Count(2, 1_000_000), Is("2000"), "images that a snapshot draws to be judged by";
     "denoiser.snapshot_steps" Count(1, 1000), Is("18"), "sampler steps of those images";

@@ -1,6 +1,9 @@
 //! How much memory a training takes on its device, counted from the shapes of its tensors.
 
-use crate::train::spec::{Loss, Precision, TrainSpec};
+use crate::{
+    net::spec::Precision,
+    train::spec::{Loss, TrainSpec},
+};
 
 /// One part of the memory.
 #[derive(Debug, Clone, PartialEq)]

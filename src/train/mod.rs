@@ -40,7 +40,8 @@ mod golden {
 
     use std::path::PathBuf;
 
-    use super::spec::{Augment, Craft, Loss, Precision, Schedule, Smooth, Tracked, TrainSpec};
+    use super::spec::{Augment, Craft, Loss, Schedule, Smooth, Tracked, TrainSpec};
+    use crate::net::spec::Precision;
     use crate::{
         data::spec::{Source, Split},
         net::spec::ClassifierSpec,

@@ -9,8 +9,8 @@ use std::{
 use tch::{Kind, Tensor};
 
 use crate::{
-    net::{Mode, Network},
-    train::spec::{Precision, TrainSpec},
+    net::{Mode, Network, spec::Precision},
+    train::spec::TrainSpec,
 };
 
 /// By this much the slopes of half-precision crafting are raised, for each image: what separates
@@ -127,16 +127,8 @@ impl<'a> Passes<'a> {
         result
     }
 
-    fn kind(&self) -> Kind {
-        match self.precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::Fp16 => Kind::Half,
-        }
-    }
-
     fn enter(&self, x: &Tensor) -> Tensor {
-        self.network.normalise(x).to_kind(self.kind())
+        self.network.normalise(x).to_kind(self.precision.kind())
     }
 
     fn whole(&self, x: &Tensor, mode: Mode) -> Tensor {
@@ -168,7 +160,7 @@ impl<'a> Passes<'a> {
         let pass = self.forward_in_segments(x, mode);
         let value = tch::with_grad(|| value(&pass.logits));
         let slope = Tensor::run_backward(&[value], &[&pass.logits], false, false).remove(0);
-        let mut slope = slope.to_kind(self.kind());
+        let mut slope = slope.to_kind(self.precision.kind());
         for (index, input) in pass.inputs.iter().enumerate().rev() {
             let input = input.detach().set_requires_grad(true);
             let out = tch::with_grad(|| self.network.segment(index, &input, pass.again));
@@ -181,7 +173,7 @@ impl<'a> Passes<'a> {
 
     /// Goes back through a pass segment by segment, each passed through once more; adds to `sums`.
     fn back(&self, pass: Checkpoints, slope: &Tensor, parameters: &[Tensor], sums: &mut [Tensor]) {
-        let mut slope = slope.to_kind(self.kind());
+        let mut slope = slope.to_kind(self.precision.kind());
         for (index, input) in pass.inputs.into_iter().enumerate().rev() {
             let input = input.set_requires_grad(true);
             let out = tch::with_grad(|| self.network.segment(index, &input, pass.again));

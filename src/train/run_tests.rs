@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::{
+    net::spec::Precision,
     progress::{Event, Silent},
     threat::ThreatModel,
-    train::{golden, spec::Precision, toy},
+    train::{golden, toy},
     units::Epsilon,
 };
 

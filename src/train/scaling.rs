@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::spec::Precision;
+use crate::net::spec::Precision;
 
 /// What the first loss is multiplied by.
 const FIRST: f64 = 65_536.0;

@@ -6,7 +6,7 @@ use crate::{
     data::spec::Source,
     diffusion::spec::GenerateSpec,
     error::{Error, Result},
-    net::spec::ClassifierSpec,
+    net::spec::{ClassifierSpec, Precision},
     threat::{Norm, ThreatModel},
 };
 
@@ -72,19 +72,6 @@ pub enum Tracked {
     Both,
     /// The adversarial one: DeepMind's.
     Adversarial,
-}
-
-/// In which kind of numbers networks compute. Weights, batch statistics and losses are 32 bits wide
-/// always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32 bits: the paper's.
-    Fp32,
-    /// 16 bits with the range of 32.
-    Bf16,
-    /// 16 bits with a finer grain and a small range; losses are scaled as they need it.
-    Fp16,
 }
 
 /// Augmentation of training images.
