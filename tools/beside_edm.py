@@ -130,4 +130,5 @@ def main():
         print(f"ratio     {min(sides['official']) / min(sides['gauntlet']):8.3f}")
 
 
-main()
+if __name__ == "__main__":
+    main()
