@@ -8,13 +8,18 @@ impl Dataset {
     /// The images at `indices` as `[n,3,h,w]`, `Float` in `[0, 1]` (bytes divided by 255, as
     /// torchvision's `ToTensor` does), on `device`.
     pub fn images(&self, indices: &[usize], device: Device) -> Tensor {
+        self.bytes(indices, device).to_kind(Kind::Float) / 255.0
+    }
+
+    /// The images at `indices` as bytes, `[n,3,h,w]`, `Uint8`, on `device`.
+    pub fn bytes(&self, indices: &[usize], device: Device) -> Tensor {
         let (height, width) = self.size;
         let mut bytes = vec![0u8; indices.len() * self.image_bytes()];
         for (&index, out) in indices.iter().zip(bytes.chunks_exact_mut(self.image_bytes())) {
             self.copy_chw(index, out);
         }
         let shape = [indices.len() as i64, 3, height as i64, width as i64];
-        upload(&Tensor::from_slice(&bytes).view(shape), device).to_kind(Kind::Float) / 255.0
+        upload(&Tensor::from_slice(&bytes).view(shape), device)
     }
 
     /// The labels at `indices` as `[n]`, `Int64`, on `device`.

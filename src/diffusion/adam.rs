@@ -26,12 +26,15 @@ pub(super) struct Adam {
     gradient: Tensor,
     gradients: Vec<Tensor>,
     places: Vec<(i64, Vec<i64>)>,
+    /// The weights rounded to 16 bits, where the network computes in them: one rounding for all
+    /// layers instead of one for each at each pass.
+    rounded: Option<Tensor>,
 }
 
 impl Adam {
     /// Moves `parameters` into one buffer: they become views of it, and so does every other handle
-    /// on them.
-    pub(super) fn adopt(parameters: &mut [Tensor]) -> Self {
+    /// on them; those of which `rounds` is true become views of its numbers in `kind`.
+    pub(super) fn adopt(parameters: &mut [Tensor], kind: Kind, rounds: &[bool]) -> Self {
         let _guard = tch::no_grad_guard();
         let device = parameters.first().expect("a network has parameters").device();
         let mut places = Vec::with_capacity(parameters.len());
@@ -42,13 +45,28 @@ impl Adam {
         }
         let buffer = || Tensor::zeros([length], (Kind::Float, device));
         let (weights, gradient) = (buffer(), buffer());
-        for (parameter, mut view) in parameters.iter_mut().zip(views(&weights, &places)) {
-            view.copy_(parameter);
-            parameter.set_data(&view);
+        let rounded = (kind != Kind::Float).then(|| weights.to_kind(kind));
+        let rounded_views = rounded.as_ref().map(|rounded| views(rounded, &places));
+        for (i, mut view) in views(&weights, &places).into_iter().enumerate() {
+            view.copy_(&parameters[i]);
+            let seen =
+                rounded_views.as_ref().filter(|_| rounds[i]).map_or(&view, |views| &views[i]);
+            parameters[i].set_data(seen);
         }
         let gradients = views(&gradient, &places);
         let average = weights.copy();
-        Self { weights, average, first: buffer(), second: buffer(), gradient, gradients, places }
+        let (first, second) = (buffer(), buffer());
+        let adam = Self { weights, average, first, second, gradient, gradients, places, rounded };
+        adam.round();
+        adam
+    }
+
+    /// Makes the rounded weights those of now; called after every change from outside.
+    pub(super) fn round(&self) {
+        let _guard = tch::no_grad_guard();
+        if let Some(rounded) = &self.rounded {
+            rounded.shallow_clone().copy_(&self.weights); // alias: the same storage
+        }
     }
 
     /// Step `step` (counted from 1) along `gradients`, given in the order of the parameters, at
@@ -75,6 +93,7 @@ impl Adam {
         let mut change = &self.first / change;
         change *= -rate / power(BETA1);
         self.weights += change;
+        self.round();
     }
 
     /// Moves the average towards the weights, keeping `decay` of it.
@@ -118,7 +137,7 @@ mod tests {
     #[test]
     fn steps_are_those_of_torch() {
         let mut ours = parameters();
-        let mut adam = Adam::adopt(&mut ours);
+        let mut adam = Adam::adopt(&mut ours, Kind::Float, &[]);
         let store = nn::VarStore::new(Device::Cpu);
         let theirs: Vec<Tensor> = parameters()
             .iter()
@@ -141,10 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn rounded_parameters_follow_whole_weights() {
+        let mut ours = parameters();
+        let mut adam = Adam::adopt(&mut ours, Kind::BFloat16, &[true, false]);
+        assert_eq!((ours[0].kind(), ours[1].kind()), (Kind::BFloat16, Kind::Float));
+        assert!(ours.iter().all(Tensor::requires_grad));
+        // Steps too small for 16 bits add up in the weights.
+        for step in 1..=64 {
+            let gradients = Tensor::run_backward(&[loss(&ours)], &ours, false, false);
+            assert_eq!(gradients[0].kind(), Kind::BFloat16);
+            adam.step(&gradients, 1e-3, step);
+        }
+        let whole = &views(&adam.weights, &adam.places)[0];
+        assert_eq!(ours[0], whole.to_kind(Kind::BFloat16));
+        assert!((whole - &parameters()[0]).abs().min().double_value(&[]) > 0.03);
+    }
+
+    #[test]
     fn averages_halve_and_bad_gradients_are_cleaned() {
         let mut ours = parameters();
         let start = ours[1].copy();
-        let mut adam = Adam::adopt(&mut ours);
+        let mut adam = Adam::adopt(&mut ours, Kind::Float, &[]);
         let broken =
             [Tensor::full([3, 2], f64::NAN, (Kind::Float, Device::Cpu)), start.ones_like()];
         adam.step(&broken, 0.1, 1);

@@ -68,6 +68,7 @@ impl Checkpoint {
             let values = Tensor::from_data_size(array.bytes(), &tensor.size(), Kind::Float);
             tensor.shallow_clone().copy_(&values); // alias: copied into the optimiser's own
         }
+        adam.round();
         Ok(step)
     }
 }

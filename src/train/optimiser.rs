@@ -15,13 +15,20 @@ pub struct Rule {
     pub clip: Option<f64>,
 }
 
+/// Every parameter begins at a multiple of so many numbers (64 bytes): kernels of GPUs read several
+/// at once and refuse, convolutions of CPUs are slower, where it does not.
+const ALIGNMENT: i64 = 16;
+
 /// All parameters of a network in one flat tensor, of which the network's own tensors are windows:
 /// an update is a handful of operations, however many parameters there are.
 #[derive(Debug)]
 pub struct Flat {
-    /// The values `[n]`, `Float`: decayed parameters first, then those of batch norm.
+    /// The values `[n]`, `Float`: decayed parameters first, then those of batch norm, with zeros
+    /// between them that stay zero.
     pub values: Tensor,
     parameters: Vec<Tensor>,
+    /// Where each parameter begins in `values`.
+    starts: Vec<i64>,
     names: Vec<String>,
     decayed: i64,
 }
@@ -32,31 +39,27 @@ impl Flat {
     pub fn of(named: &[(String, Tensor)]) -> Self {
         let _guard = tch::no_grad_guard();
         let (free, decayed): (Vec<_>, Vec<_>) = named.iter().partition(|(name, _)| undecayed(name));
-        let count = decayed.iter().map(|(_, tensor)| tensor.numel() as i64).sum();
+        let count = decayed.iter().map(|(_, tensor)| room(tensor)).sum();
         let order = || decayed.iter().chain(&free).map(|(_, tensor)| tensor);
-        let values = Tensor::cat(&order().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0);
-        let mut start = 0;
+        let values = Tensor::cat(&order().map(padded).collect::<Vec<_>>(), 0);
+        let (mut starts, mut start) = (Vec::new(), 0);
         let parameters = order().map(|tensor| {
-            let length = tensor.numel() as i64;
             // The same tensor as the network's: it shall see our storage.
             let mut parameter = tensor.shallow_clone();
-            parameter.set_data(&values.narrow(0, start, length).view(tensor.size().as_slice()));
-            start += length;
+            parameter.set_data(&window(&values, start, tensor));
+            starts.push(start);
+            start += room(tensor);
             parameter
         });
         let parameters = parameters.collect();
         let names = decayed.iter().chain(&free).map(|(name, _)| name.clone()).collect();
-        Self { values, parameters, names, decayed: count }
+        Self { values, parameters, starts, names, decayed: count }
     }
 
     /// Windows of `values`, flat as these are, by the parameters' names and in their shapes.
     pub fn named(&self, values: &Tensor) -> Vec<(String, Tensor)> {
-        let mut start = 0;
-        let windows = self.parameters.iter().map(|parameter| {
-            let length = parameter.numel() as i64;
-            start += length;
-            values.narrow(0, start - length, length).view(parameter.size().as_slice())
-        });
+        let places = self.starts.iter().zip(&self.parameters);
+        let windows = places.map(|(&start, parameter)| window(values, start, parameter));
         self.names.iter().cloned().zip(windows).collect()
     }
 
@@ -65,10 +68,27 @@ impl Flat {
         let parts = passes.gradient(loss, &self.parameters);
         let _guard = tch::no_grad_guard();
         let flat = |(part, parameter): (&Tensor, &Tensor)| {
-            if part.defined() { part.reshape([-1]) } else { parameter.zeros_like().view([-1]) }
+            if part.defined() { padded(part) } else { padded(&parameter.zeros_like()) }
         };
         Tensor::cat(&parts.iter().zip(&self.parameters).map(flat).collect::<Vec<_>>(), 0)
     }
+}
+
+/// How many numbers `tensor` takes in a flat tensor.
+fn room(tensor: &Tensor) -> i64 {
+    (tensor.numel() as i64 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+}
+
+/// `tensor` flat, with zeros behind it up to its room.
+fn padded(tensor: &Tensor) -> Tensor {
+    let rest = room(tensor) - tensor.numel() as i64;
+    let flat = tensor.reshape([-1]);
+    if rest == 0 { flat } else { flat.constant_pad_nd([0, rest]) }
+}
+
+/// The place of `like` in `values`, in its shape.
+fn window(values: &Tensor, start: i64, like: &Tensor) -> Tensor {
+    values.narrow(0, start, like.numel() as i64).view(like.size().as_slice())
 }
 
 /// A network's weights and what the optimiser keeps of them.
@@ -155,12 +175,25 @@ mod tests {
         values.iter().map(|(name, v)| ((*name).to_owned(), leaf(v))).collect()
     }
 
+    fn flat(values: &[f32]) -> Tensor {
+        padded(&Tensor::from_slice(values))
+    }
+
+    #[test]
+    fn parameters_begin_where_gpus_can_read_them() {
+        let flat = Flat::of(&named(&[("a.bias", &[1.0, 2.0, 3.0]), ("b.weight", &[4.0])]));
+        assert_eq!((flat.values.size(), &flat.starts), (vec![32], &vec![0, 16]));
+        let own = flat.named(&flat.values);
+        assert_eq!(Vec::<f32>::try_from(&own[1].1).unwrap(), [4.0]);
+        assert_eq!(flat.values.sum(tch::Kind::Float).double_value(&[]), 10.0);
+    }
+
     #[test]
     fn the_network_sees_every_step() {
         let parameters = named(&[("batchnorm.weight", &[1.0]), ("conv.weight", &[2.0, 3.0])]);
         let mut weights = Weights::of(&parameters);
         // Decayed parameters come first. d/dw of 3b + w²:
-        let gradient = Tensor::from_slice(&[4.0f32, 6.0, 3.0]);
+        let gradient = Tensor::cat(&[flat(&[4.0, 6.0]), flat(&[3.0])], 0);
         let rate = Rate { learning_rate: 0.1, momentum: 0.0 };
         let rule = Rule { weight_decay: 0.5, nesterov: false, clip: None };
         weights.step(gradient, rate, rule, None);
@@ -180,7 +213,7 @@ mod tests {
         let rate = Rate { learning_rate: 0.1, momentum: 0.9 };
         let rule = Rule { weight_decay: 0.0, nesterov: true, clip: None };
         for expected in [0.81, 0.539, 0.1951] {
-            weights.step(Tensor::from_slice(&[1.0f32]), rate, rule, None);
+            weights.step(flat(&[1.0]), rate, rule, None);
             assert!((parameters[0].1.double_value(&[0]) - expected).abs() < 1e-6);
         }
     }
@@ -191,7 +224,7 @@ mod tests {
         let rule = Rule { weight_decay: 0.0, nesterov: false, clip: Some(1.0) };
         for (gradient, expected) in [([3.0f32, 4.0], [-0.6f32, -0.8]), ([0.3, 0.4], [-0.3, -0.4])] {
             let mut weights = Weights::of(&named(&[("w", &[0.0, 0.0])]));
-            weights.step(Tensor::from_slice(&gradient), rate, rule, None);
+            weights.step(flat(&gradient), rate, rule, None);
             let moved = Vec::<f32>::try_from(&weights.flat.values).unwrap();
             assert!(moved.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{moved:?}");
         }
@@ -202,7 +235,7 @@ mod tests {
         let parameters = named(&[("w", &[1.0, 5.0])]);
         let mut weights = Weights::of(&parameters);
         weights.step(
-            Tensor::from_slice(&[1.0f32, 1.0]),
+            flat(&[1.0, 1.0]),
             Rate { learning_rate: 1.0, momentum: 0.0 },
             Rule { weight_decay: 0.0, nesterov: false, clip: None },
             None,
@@ -221,10 +254,10 @@ mod tests {
         let rule = Rule { weight_decay: 0.1, nesterov: true, clip: None };
         let mut weights = Weights::of(&named(&[("w", &[1.0, 5.0])]));
         let all = |weights: &Weights| (weights.flat.values.copy(), weights.velocity.copy());
-        weights.step(Tensor::from_slice(&[1.0f32, 2.0]), rate, rule, Some(&Tensor::from(true)));
+        weights.step(flat(&[1.0, 2.0]), rate, rule, Some(&Tensor::from(true)));
         let before = all(&weights);
         assert!(before.0.double_value(&[0]) < 1.0);
-        let broken = Tensor::from_slice(&[f32::NAN, 2.0]);
+        let broken = flat(&[f32::NAN, 2.0]);
         weights.step(broken, rate, rule, Some(&Tensor::from(false)));
         assert_eq!(all(&weights), before);
     }
