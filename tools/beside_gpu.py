@@ -2,7 +2,7 @@
 """Measures one GPU, then gauntlet beside the official Python code on it. One JSON object a line.
 
     python3 tools/beside_gpu.py FOLDER PART... [--device cuda:0] [--gauntlet target/debug/gauntlet]
-        [--small]
+        [--attacks apgd-ce,apgd-t,fab-t,square] [--small]
 
 FOLDER holds checkouts or links: auto-attack (fra31/auto-attack), edm (NVlabs/edm), DM-Improves-AT
 (wzekai99/DM-Improves-AT), and data (with cifar-10-batches-bin) and resnet2b.torchscript.pt. Needs
@@ -154,25 +154,28 @@ def attacks(given, card):
         card.wait()
         return time.perf_counter() - begun, int((labels == y).sum())
 
-    count = 8 if given.small else 1000
+    # A small network: what an iteration costs beside its passes. Each attack meets every image.
+    count = 8 if given.small else 512
     pixels, labels = images(given, count)
     x = torch.from_numpy(pixels).float().div(255).to(card.name)
     y = torch.from_numpy(labels).to(card.name)
     path = given.folder / "resnet2b.torchscript.pt"
-    found = evaluate(given, Path(given.scratch) / "small", "--model", path, "--data-dir",
-                     given.folder / "data", "--norm", "linf", "--eps", "2/255", "--examples", count,
-                     "--batch-size", count, "--device", card.name)
-    ours = sum(found["seconds"].values())
     model = torch.jit.load(path, map_location=card.name).eval()
     model(x[:2])
-    theirs, robust = official(model, x, y, 2 / 255, None)
-    say("attacks", model="ResNet-2B", what="standard, linf 2/255", images=count, official_s=theirs,
-        ours_s=ours, ratio=theirs / ours, robust=[robust, found["robust"]], seconds=found["seconds"])
+    for attack in given.attacks.split(","):
+        found = evaluate(given, Path(given.scratch) / attack, "--model", path, "--data-dir",
+                         given.folder / "data", "--norm", "linf", "--eps", "2/255", "--examples",
+                         count, "--batch-size", count, "--device", card.name, "--suite", "custom",
+                         "--attacks", attack)
+        theirs, robust = official(model, x, y, 2 / 255, [attack])
+        ours = found["seconds"][attack]
+        say("attacks", model="ResNet-2B", what=f"{attack}, linf 2/255", images=count,
+            official_s=theirs, ours_s=ours, ratio=theirs / ours, robust=[robust, found["robust"]])
 
     # A bound so small that nothing breaks: every image takes the whole length.
     sys.path.insert(0, str(HERE))
     from official_import import import_official
-    import_official(str(given.folder / "DM-Improves-AT"))
+    import_official(str(given.folder / "DM-Improves-AT"), card.name)
     from core.models import create_model
     info = {"data": "cifar10", "num_classes": 10, "mean": [0.5] * 3, "std": [0.5] * 3}
     torch.manual_seed(0)
@@ -237,7 +240,7 @@ def training(given, card):
     torch = card.torch
     sys.path.insert(0, str(HERE))
     from official_import import import_official
-    import_official(str(given.folder / "DM-Improves-AT"))
+    import_official(str(given.folder / "DM-Improves-AT"), card.name)
     from core.models import create_model
     from core.utils import set_bn_momentum
     from gowal21uncovering.utils.trades import trades_loss
@@ -288,7 +291,8 @@ def main():
     parser.add_argument("parts", nargs="+")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--gauntlet", default="target/debug/gauntlet")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, for a try without a GPU")
     given = parser.parse_args()
     for part in given.parts:
         with tempfile.TemporaryDirectory() as given.scratch:

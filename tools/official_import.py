@@ -33,8 +33,9 @@ class Finder:
         pass
 
 
-def import_official(folder):
-    """Puts `folder` on the path; `.cuda()` does nothing from now on."""
+def import_official(folder, device="cpu"):
+    """Puts `folder` on the path; on a CPU `.cuda()` does nothing from now on."""
     sys.meta_path.append(Finder())
     sys.path.insert(0, folder)
-    torch.Tensor.cuda = lambda self, *_, **__: self
+    if device == "cpu":
+        torch.Tensor.cuda = lambda self, *_, **__: self
