@@ -7,7 +7,7 @@
 //!
 //! Speed here is memory traffic: comparisons write floats, not booleans, and buffers are reused.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Bounds, geometry::row_sum, hyperplane::Hyperplane};
 use crate::threat::Norm;
@@ -48,8 +48,8 @@ impl Planes {
         let (mut sign, mut size) = (normal.sign(), normal.abs());
         if norm != Norm::Linf {
             let moves = size.zeros_like();
-            let _ =
-                size.gt_tensor_out(&moves, &Tensor::from(FROZEN as f32).to_device(size.device()));
+            let frozen = Tensor::full([0i64; 0], FROZEN, (Kind::Float, size.device()));
+            let _ = size.gt_tensor_out(&moves, &frozen);
             sign *= &moves;
             size *= &moves;
         }
@@ -110,7 +110,8 @@ impl Planes {
             part *= &self.gain;
             let reached = row_sum(&part);
             let short = reached.lt_tensor(&enough).logical_and(&lambda.lt(BEYOND));
-            if q.device() == Device::Cpu && short.any().int64_value(&[]) == 0 {
+            // Asking a GPU costs less than the dozen operations of a pass that nobody needs.
+            if short.any().int64_value(&[]) == 0 {
                 break;
             }
             let _ = q.gt_tensor_out(&part, &lambda);

@@ -19,6 +19,7 @@ pub mod malt;
 pub mod noise;
 pub mod pgd;
 pub mod pma;
+mod seats;
 mod slope;
 pub mod square;
 mod square_host;
@@ -184,6 +185,9 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<Outcome> {
     let _guard = tch::no_grad_guard();
+    let seated = seats::Seated(model);
+    let seats = spec.mode == Mode::Strict && batch.images.device().is_cuda();
+    let model: &dyn Classifier = if seats { &seated } else { model };
     let mut trial = Trial::begin(spec, model, batch, progress)?;
     match spec.kind {
         Kind::ApgdCe | Kind::ApgdDlr | Kind::ApgdTargeted => apgd::attack(&mut trial)?,

@@ -5,7 +5,10 @@ use std::sync::MutexGuard;
 use tch::{Device, Kind, Tensor};
 
 use super::{Batch, Mode, Spec};
-use crate::rng::{Stream, torch_turn};
+use crate::{
+    device::upload,
+    rng::{Stream, torch_turn},
+};
 
 /// The source of one attack call.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl Noise {
                     let stream = &mut streams[row];
                     values.extend((0..count).map(|_| stream.between(-1.0, 1.0) as f32));
                 }
-                Tensor::from_slice(&values).view(shape).to_device(device)
+                upload(&Tensor::from_slice(&values).view(shape), device)
             }
         }
     }
@@ -59,7 +62,7 @@ impl Noise {
                 let count = shape[1..].iter().product::<i64>() as usize;
                 let values: Vec<f32> =
                     rows.iter().flat_map(|&row| streams[row].normals(count)).collect();
-                Tensor::from_slice(&values).view(shape).to_device(device)
+                upload(&Tensor::from_slice(&values).view(shape), device)
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     square_shape::{Windows, edge, profile},
     trial::{Trial, flags, positions, wrong},
 };
-use crate::{error::Result, threat::Norm};
+use crate::{device::upload, error::Result, threat::Norm};
 
 /// The published L1 projection aims a hair inside the ball.
 const L1_MARGIN: f64 = 1.0 - 1e-6;
@@ -146,7 +146,8 @@ impl Search {
                 pattern / pattern_size * (unused / channels as f64 + available) * channels as f64
             }
             _ => {
-                let whole = Tensor::from(epsilon as f32).to_device(self.x.device()).square();
+                let device = self.x.device();
+                let whole = Tensor::full([0i64; 0], epsilon, (Kind::Float, device)).square();
                 let unused = (whole - length.square()).clamp_min(0.0);
                 pattern / pattern_size * (unused / channels as f64 + available.square()).sqrt()
             }
@@ -252,7 +253,7 @@ fn window_norm(content: &Tensor, kind: Norm) -> Tensor {
 /// `shapes` `[2,s,s]`: the first or, where the flip says so, the second, `[m,1,s,s]`.
 fn turned(trial: &mut Trial, rows: &[usize], shapes: &Tensor) -> Tensor {
     let flips: Vec<i64> = trial.noise.flip(rows).into_iter().map(i64::from).collect();
-    let flips = Tensor::from_slice(&flips).to_device(shapes.device());
+    let flips = upload(&Tensor::from_slice(&flips), shapes.device());
     shapes.index_select(0, &flips).unsqueeze(1)
 }
 

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::threat::Norm;
+use crate::{device::upload, threat::Norm};
 
 /// Share of the image's pixels that a square covers at 0-based iteration `iteration` (Andriushchenko
 /// et al. 2020, with AutoAttack's constants, not rescaled to the number of queries).
@@ -89,7 +89,7 @@ impl Windows {
         let first: Vec<i64> = rows.iter().zip(columns).map(|(r, c)| r * size.1 + c).collect();
         let steps = Tensor::arange(edge, (Kind::Int64, device));
         let inside = steps.unsqueeze(1) * size.1 + steps.unsqueeze(0); // [edge,edge]
-        let first = Tensor::from_slice(&first).to_device(device).view([count, 1, 1]);
+        let first = upload(&Tensor::from_slice(&first), device).view([count, 1, 1]);
         Self { edge, flat: first + inside.view([1, 1, -1]), size }
     }
 

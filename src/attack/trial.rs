@@ -6,6 +6,7 @@ use super::{
     Batch, Break, Kind as Attack, Mode, Outcome, Spec, geometry, host, loss::Loss, noise::Noise,
 };
 use crate::{
+    device::upload,
     error::{Error, Result},
     net::Classifier,
     progress::Progress,
@@ -305,7 +306,7 @@ fn closed(loss: &Loss, logits: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
 /// `rows` as an index tensor.
 pub(crate) fn positions(rows: &[usize], device: Device) -> Tensor {
     let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    Tensor::from_slice(&rows).to_device(device)
+    upload(&Tensor::from_slice(&rows), device)
 }
 
 /// Whether the largest logit of each row is not the label's (the first of equals counts).
