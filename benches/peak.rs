@@ -91,9 +91,9 @@ fn denoisers(table: &Table) {
     let edm = DenoiserSpec::edm_cifar10();
     let small = DenoiserSpec {
         channels: 32,
-        channel_mult: vec![1, 2, 2],
+        channel_mult: vec![2, 3, 4],
         blocks: 1,
-        attention: vec![8],
+        attention: vec![16],
         ..edm.clone()
     };
     for (name, spec, batch) in [("DDPM++ of suites/evidence", small, 32), ("EDM's DDPM++", edm, 4)]
