@@ -7,13 +7,15 @@
 //!
 //! Speed here is memory traffic: comparisons write floats, not booleans, and buffers are reused.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Bounds, geometry::row_sum, hyperplane::Hyperplane};
 use crate::threat::Norm;
 
 /// Newton steps at most; convergence is finite and takes under ten on images.
 const NEWTON: usize = 24;
+/// After how many a GPU is asked whether all rows rest.
+const LOOK: usize = 3;
 /// Relative distance from the plane at which Newton's iteration rests: a few units of float32.
 const REST: f64 = 2e-6;
 /// Weights up to this do not move, as in the published code (L-infinity: only zero).
@@ -105,13 +107,14 @@ impl Planes {
         let mut lambda = need / self.total.clamp_min(f64::from(f32::MIN_POSITIVE));
         let enough = need * (1.0 - REST);
         let mut part = q.empty_like();
-        for _ in 0..NEWTON {
+        let every = if q.device() == Device::Cpu { 1 } else { LOOK };
+        for round in 1..=NEWTON {
             let _ = q.minimum_out(&part, &lambda);
             part *= &self.gain;
             let reached = row_sum(&part);
             let short = reached.lt_tensor(&enough).logical_and(&lambda.lt(BEYOND));
-            // Asking a GPU costs less than the dozen operations of a pass that nobody needs.
-            if short.any().int64_value(&[]) == 0 {
+            // A GPU is asked now and then: it waits to be asked, and works while it is not.
+            if round % every == 0 && short.any().int64_value(&[]) == 0 {
                 break;
             }
             let _ = q.gt_tensor_out(&part, &lambda);

@@ -12,6 +12,8 @@ use super::{
 
 /// Evaluations at most; a dozen is usual.
 const EVALUATIONS: usize = 48;
+/// After how many a GPU is asked whether all rows are done.
+const LOOK: usize = 6;
 
 /// The point nearest to `delta` `[b,c,h,w]` in the L1 ball of radius `epsilon`, `x` plus which lies
 /// in the box: `sign(δ)·clamp(|δ| - λ, 0, room to the wall)`.
@@ -65,8 +67,10 @@ fn root(
     let between = below.neg().gt_tensor(tolerance);
     let mut open = above.gt_tensor(tolerance).logical_and(&between);
     let mut side = above.zeros_like(); // -1: the upper end moved last, 1: the lower
-    for _ in 0..EVALUATIONS {
-        if at.device() == Device::Cpu && open.any().int64_value(&[]) == 0 {
+    // A GPU is asked now and then: it waits to be asked, and works while it is not.
+    let every = if at.device() == Device::Cpu { 1 } else { LOOK };
+    for round in 0..EVALUATIONS {
+        if round % every == 0 && open.any().int64_value(&[]) == 0 {
             break;
         }
         let share = &above / (&above - &below);

@@ -29,9 +29,13 @@ impl Classifier for Seated<'_> {
     }
 }
 
-/// `count` or a little more: eight sizes from each power of two to the next.
+/// `count` or a little more: 16 at least, then eight sizes from each power of two to the next.
 fn seats(count: i64) -> i64 {
-    let step = (count.max(1).ilog2()).saturating_sub(3);
+    if count == 0 {
+        return 0;
+    }
+    let count = count.max(16);
+    let step = count.ilog2() - 3;
     let unit = 1i64 << step;
     (count + unit - 1) / unit * unit
 }
@@ -46,13 +50,12 @@ mod tests {
     #[test]
     fn sizes_are_few_and_close() {
         let all: Vec<i64> = (0..=1000).map(seats).collect();
-        assert!(
-            (0..=1000).zip(&all).all(|(count, seats)| (count..=count + count / 8).contains(seats))
-        );
+        let close = |count: i64| count..=count.max(16) + count / 8;
+        assert!((0..=1000).zip(&all).all(|(count, seats)| close(count).contains(seats)));
         let mut distinct = all.clone();
         distinct.dedup();
-        assert!(distinct.len() < 80, "{distinct:?}");
-        assert_eq!((seats(15), seats(17), seats(1000)), (15, 18, 1024));
+        assert!(distinct.len() < 60, "{distinct:?}");
+        assert_eq!((seats(0), seats(5), seats(17), seats(1000)), (0, 16, 18, 1024));
     }
 
     #[test]

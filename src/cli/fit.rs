@@ -28,7 +28,8 @@ use crate::{
 Writes denoiser.safetensors and log.jsonl into --out, a checkpoint into --out/work at least every
 30 seconds of a fast training (or every GAUNTLET_CHECKPOINT_SECONDS). With `denoiser.snapshot` the snapshot with the best FID is kept
 (and last.safetensors, snapshots.jsonl). `gauntlet generate --denoiser` draws from the result.
-`--set` takes every `denoiser.*` and `data.*` field of a suite; defaults are EDM's.")]
+`--set` takes every `denoiser.*` and `data.*` field of a suite; defaults are EDM's. On a GPU
+`--set denoiser.precision=bf16` is the faster way.")]
 pub struct Args {
     #[command(flatten)]
     single: Single,

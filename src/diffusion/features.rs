@@ -9,6 +9,7 @@ use tch::{CModule, Device, IValue, Kind, Tensor};
 use crate::{
     data::Dataset,
     error::{Error, Result},
+    net::script::keep_plain,
     rng::Stream,
 };
 
@@ -32,6 +33,7 @@ impl Extractor {
     /// # Errors
     /// If it is no TorchScript program.
     pub fn inception(path: &Path, device: Device) -> Result<Self> {
+        keep_plain();
         let module = CModule::load_on_device(path, device)
             .map_err(|error| Error::in_file(path, format!("is no TorchScript program: {error}")))?;
         Ok(Self::Inception(module, device))

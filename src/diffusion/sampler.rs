@@ -42,7 +42,7 @@ impl<'a> Walk<'a> {
 
     /// `D(x; sigma)`, `Float` or what the denoiser gives.
     pub(super) fn denoise(&self, x: &Tensor, sigma: f64) -> Tensor {
-        let level = Tensor::from_slice(&[sigma]).to_device(x.device());
+        let level = Tensor::full([1i64], sigma, (Kind::Double, x.device()));
         self.denoiser.denoise(x, &level, self.label)
     }
 }

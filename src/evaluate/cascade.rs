@@ -288,7 +288,9 @@ impl Cascade<'_> {
         let batch = self.bench.spec.batch as usize;
         let cut = |rows: &Vec<usize>| match self.bench.spec.mode {
             // As AutoAttack cuts them, whose noise depends on it.
-            EvalMode::Reference => rows.chunks(batch).map(<[usize]>::to_vec).collect(),
+            EvalMode::Reference => workers::chunks(rows, batch),
+            // One worker, which many small batches would only keep waiting.
+            EvalMode::Strict if self.bench.place.device.is_cuda() => workers::chunks(rows, batch),
             EvalMode::Strict => workers::cut(rows, batch),
         };
         let task = |aim: Option<i64>, rows| Task {

@@ -156,10 +156,12 @@ fn batch_statistics(model: &dyn Classifier, images: &Tensor, logits: &Tensor) ->
     let together = logits.narrow(0, 0, few);
     let scale = together.abs().max().double_value(&[]).max(1e-12);
     let gap = (alone - together).abs().max().double_value(&[]) / scale;
-    (gap > 1e-3).then(|| {
+    // A GPU takes other kernels for other batches, which round by TF32's ten bits.
+    let limit = if images.device().is_cuda() { 1e-2 } else { 1e-3 };
+    (gap > limit).then(|| {
         format!(
             "the first {few} images get other logits alone than among {} (by {gap:.1e} of the \
-             largest, limit 1e-3): the model normalises by the batch, as in training mode; save it \
+             largest, limit {limit:.0e}): the model normalises by the batch, as in training mode; save it \
              in evaluation mode (model.eval() before tracing)",
             images.size()[0]
         )

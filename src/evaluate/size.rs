@@ -8,6 +8,8 @@ use crate::net::Classifier;
 
 /// As many pixels as these many images of CIFAR's size: enough for full speed.
 const PLENTY: u64 = 128;
+/// The same on a GPU.
+const PLENTY_ON_GPU: u64 = 1024;
 /// A step of a batch should not take longer: progress, Ctrl-C and resuming go by batches.
 const STEP_SECONDS: f64 = 10.0;
 /// Images that are measured.
@@ -25,7 +27,8 @@ pub fn automatic(
     workers: usize,
 ) -> u64 {
     let (height, width) = (size.0 as i64, size.1 as i64);
-    let plenty = (PLENTY * 32 * 32 / (size.0 * size.1) as u64).clamp(1, 1024);
+    let plenty = if device.is_cuda() { PLENTY_ON_GPU } else { PLENTY };
+    let plenty = (plenty * 32 * 32 / (size.0 * size.1) as u64).clamp(1, 1024);
     let step = |count: i64| {
         let images = Tensor::full([count, 3, height, width], 0.5, (Kind::Float, device));
         let leaf = images.set_requires_grad(true);

@@ -13,7 +13,7 @@ use tch::Device;
 use super::spec::{EvalMode, EvaluateSpec};
 use crate::{
     error::{Error, Result, caught},
-    net::Classifier,
+    net::{Classifier, script},
     progress::{Event, Progress},
 };
 
@@ -72,6 +72,7 @@ pub(crate) fn share<T: Sync, D>(
             let serve = &serve;
             scope.spawn(move || {
                 tch::set_num_threads(threads);
+                script::keep_plain();
                 serve(&**helper);
             });
         }
@@ -94,6 +95,11 @@ impl Progress for Halting<'_> {
     fn stopping(&self) -> bool {
         self.failed.load(Ordering::Relaxed) || self.progress.stopping()
     }
+}
+
+/// `rows` in batches of `batch`, the last one smaller.
+pub(crate) fn chunks(rows: &[usize], batch: usize) -> Vec<Vec<usize>> {
+    rows.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
 }
 
 /// Cuts `rows` into batches of at most `batch`. The cut depends on nothing else, and leaves a few

@@ -3,7 +3,6 @@
 use std::{
     panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::Once,
 };
 
 use tch::{CModule, Device, IValue, Kind, TchError, Tensor};
@@ -36,9 +35,11 @@ enum Form {
     Named,
 }
 
-/// TorchScript's optimiser rewrites a program after its first runs and may then round otherwise:
-/// results would depend on how often a model ran. It is one switch for the whole process.
-static PLAIN_EXECUTOR: Once = Once::new();
+/// Switches TorchScript's optimiser off in this thread: it rewrites a program after its first runs
+/// and may then round otherwise, so that results would depend on how often a model ran.
+pub fn keep_plain() {
+    tch::jit::set_graph_executor_optimize(false);
+}
 
 impl Script {
     /// The program at `path` in evaluation mode, on `device`. It is run on one black image of
@@ -47,7 +48,7 @@ impl Script {
     /// # Errors
     /// If the file is no TorchScript program, or does not map `[1,3,h,w]` to `[1,k]`.
     pub fn load(path: &Path, (height, width): (i64, i64), device: Device) -> Result<Self> {
-        PLAIN_EXECUTOR.call_once(|| tch::jit::set_graph_executor_optimize(false));
+        keep_plain();
         let failed = |error: TchError| {
             Error::in_file(path, format!("as a TorchScript program: {}", sentence(&error)))
         };

@@ -193,6 +193,7 @@ pub(super) fn colour(hue: Hue) -> RGBColor {
         }
         Hue::Grey => MUTED,
         Hue::Faint => FAINT,
+        Hue::Ink => INK,
     }
 }
 
@@ -254,13 +255,13 @@ pub(super) fn marker<B: DrawingBackend>(
     let d = m * 4 / 3;
     let shape = match hue {
         Hue::Series(index) => index % 5,
-        Hue::Grey | Hue::Faint => 5,
+        Hue::Grey | Hue::Faint | Hue::Ink => 5,
     };
-    let corners = match shape {
-        1 => vec![(x - m, y - m), (x + m, y - m), (x + m, y + m), (x - m, y + m)],
-        2 => vec![(x, y - d), (x + d, y + m), (x - d, y + m)],
-        3 => vec![(x, y - d), (x + d, y), (x, y + d), (x - d, y)],
-        4 => vec![(x, y + d), (x + d, y - m), (x - d, y - m)],
+    let corners: Vec<(i32, i32)> = match shape {
+        1 => vec![(-m, -m), (m, -m), (m, m), (-m, m)],
+        2 => vec![(0, -d), (d, m), (-d, m)],
+        3 => vec![(0, -d), (d, 0), (0, d), (-d, 0)],
+        4 => vec![(0, d), (d, -m), (-d, -m)],
         _ => {
             let size = if shape == 5 { m / 2 } else { m };
             let ground = if hollow { PAPER } else { tint };
@@ -268,11 +269,14 @@ pub(super) fn marker<B: DrawingBackend>(
             return area.draw(&Circle::new((x, y), size, tint.stroke_width(5))).map_err(failed);
         }
     };
+    let fill = |percent: i32, ground: RGBColor| {
+        let corners = corners.iter().map(|(a, b)| (x + a * percent / 100, y + b * percent / 100));
+        area.draw(&Polygon::new(corners.collect::<Vec<_>>(), ground.filled())).map_err(failed)
+    };
     if !hollow {
-        return area.draw(&Polygon::new(corners, tint.filled())).map_err(failed);
+        return fill(100, tint);
     }
-    area.draw(&Polygon::new(corners.clone(), PAPER.filled())).map_err(failed)?;
-    // Once more along the first edge, so that the last corner is closed.
-    let around: Vec<_> = corners.iter().chain(&corners[..2]).copied().collect();
-    area.draw(&PathElement::new(around, tint.stroke_width(5))).map_err(failed)
+    // A smaller one on a larger one: a thick line around would lack what it passes twice.
+    fill(112, tint)?;
+    fill(72, PAPER)
 }

@@ -87,14 +87,16 @@ pub(super) fn draw_axes<B: DrawingBackend>(
         area.text(text, place, words(HPos::Right, VPos::Center))?;
     }
     let middle = i32::midpoint(frame.left, frame.right);
-    let under = (middle, frame.bottom + GAP + 62);
-    let style = words(HPos::Center, VPos::Top);
-    area.text(figure.x.label.clone(), under, style)?;
-    if figure.names().is_some() {
-        // What the names say, under them.
-        let room = middle - measure(&figure.x.label) / 2 - 3 * GAP;
+    let (under, wide) = (frame.bottom + GAP + 62, measure(&figure.x.label));
+    // What names say stands under them; where that is long, the other axis' label makes room.
+    let room = |start: i32| start - 3 * GAP;
+    let named = figure.names().is_some();
+    let narrow = named && measure(&figure.y.label) > room(middle - wide / 2);
+    let start = if narrow { frame.right - wide } else { middle - wide / 2 };
+    area.text(figure.x.label.clone(), (start, under), words(HPos::Left, VPos::Top))?;
+    if named {
         let style = words(HPos::Left, VPos::Top).color(&MUTED);
-        area.text(fit(&figure.y.label, room), (GAP, under.1), style)?;
+        area.text(fit(&figure.y.label, room(start)), (GAP, under), style)?;
     } else {
         let style = words(HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
         let beside = (4, i32::midpoint(frame.top, frame.bottom));

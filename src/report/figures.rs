@@ -149,14 +149,25 @@ pub(super) fn file_name(text: &str) -> String {
 /// What became of every example: wrong by itself, broken by which attack, robust.
 fn waterfall(settings: &[Setting]) -> Option<Figure> {
     let (all, left_out) = seeds::shown(settings);
-    let shown: Vec<&Row> =
-        all.iter().map(|one| &one.row).filter(|row| !row.robust_after.is_empty()).collect();
+    let told: Vec<&Setting> =
+        all.into_iter().filter(|one| !one.row.robust_after.is_empty()).collect();
+    let shown: Vec<&Row> = told.iter().map(|one| &one.row).collect();
     if shown.is_empty() {
         return None;
     }
+    let groups: Vec<Group> = told.iter().map(|one| one.group.clone()).collect();
+    let whiskers = bars(&groups).replacen("Bars", "Whiskers on what withstood all", 1);
     let seeds = settings.iter().any(|one| one.group.members.len() > 1);
     let seeds = if seeds { " Seeds of a setting together." } else { "" };
     let (names, parts) = names(&shown);
+    let points = groups
+        .iter()
+        .enumerate()
+        .map(|(at, group)| {
+            let point = group_point(group, &names[at], false);
+            Point { x: point.y, y: at as f64, ..point }
+        })
+        .collect();
     let mut attacks: Vec<String> = Vec::new();
     let mut bars = Vec::new();
     for (line, row) in shown.iter().enumerate() {
@@ -192,12 +203,19 @@ fn waterfall(settings: &[Setting]) -> Option<Figure> {
         name: "attacks".into(),
         title: "Which attack broke how many".into(),
         caption: format!(
-            "Each example counts for the first attack of the cascade that broke it.{seeds}{}",
+            "Each example counts for the first attack of the cascade that broke it.{seeds} \
+             {whiskers}.{}",
             more(left_out, "setting")
         ),
         x: axis("examples (%)", Scale::Percent),
+        series: vec![Series {
+            label: "interval".into(),
+            hue: Hue::Ink,
+            joined: false,
+            hollow: false,
+            points,
+        }],
         y: axis(&parts, Scale::Names(names)),
-        series: vec![],
         bars,
     })
 }

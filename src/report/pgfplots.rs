@@ -92,17 +92,6 @@ pub fn tex(figure: &Figure) -> String {
         "" => String::new(),
         label => format!("\\addlegendentry{{{}}}\n", escape(label)),
     };
-    for (line, series) in figure.series.iter().enumerate() {
-        let forget = if series.label.is_empty() { ", forget plot" } else { "" };
-        let _ = write!(
-            text,
-            "\\addplot+[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}{forget}, {}] table \
-             [col sep=comma, x=at, y=y, {axis} error minus=minus, {axis} error plus=plus] \
-             {{\\gauntletdata/{file}.csv}};\n{}",
-            style(figure, series),
-            entry(&series.label)
-        );
-    }
     let first = figure.series.len();
     for (at, label) in bar_labels(figure).iter().enumerate() {
         let hue =
@@ -118,6 +107,18 @@ pub fn tex(figure: &Figure) -> String {
              \\addlegendimage{{area legend, fill={colour}, draw=none}}\n{}",
             entry(label),
             colour = colour(hue),
+        );
+    }
+    // After the bars, over which they lie.
+    for (line, series) in figure.series.iter().enumerate() {
+        let forget = if series.label.is_empty() { ", forget plot" } else { "" };
+        let _ = write!(
+            text,
+            "\\addplot+[restrict expr to domain={{\\thisrow{{line}}}}{{{line}:{line}}}{forget}, {}] table \
+             [col sep=comma, x=at, y=y, {axis} error minus=minus, {axis} error plus=plus] \
+             {{\\gauntletdata/{file}.csv}};\n{}",
+            style(figure, series),
+            entry(&series.label)
         );
     }
     text.push_str("\\end{axis}\n\\end{tikzpicture}\n");
@@ -190,6 +191,7 @@ fn colour(hue: Hue) -> String {
         Hue::Series(index) => format!("gauntlet{}", index % PALETTE.len()),
         Hue::Grey => "gauntletgrey".to_owned(),
         Hue::Faint => "gauntletgrey!40".to_owned(),
+        Hue::Ink => "black".to_owned(),
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Hue {
     Grey,
     /// The quiet ground of a bar.
     Faint,
+    /// What lies over colours.
+    Ink,
 }
 
 /// A point with its interval and the exact words for hovering.

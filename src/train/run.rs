@@ -218,6 +218,8 @@ impl Session<'_> {
             if trainer.device == Device::Cpu || step.is_multiple_of(LOOK) || ends_epoch || saves {
                 self.check(trainer, saves)?;
                 seen = Vec::<f64>::try_from(&trainer.latest).expect("three numbers");
+                // The device has done now what it was asked for.
+                trainer.counters.seconds = before + begun.elapsed().as_secs_f64();
             }
             if ends_epoch {
                 self.end_epoch(trainer, log)?;
