@@ -10,7 +10,7 @@ use crate::{
         architecture::Architecture,
         spec::{ClassifierSpec, DenoiserSpec},
     },
-    plan::{Stage, Work},
+    plan::{Stage, Work, layers::Layers},
     train::spec::{LiveSpec, Loss, TrainSpec},
 };
 
@@ -132,7 +132,7 @@ impl Estimate {
     pub(super) fn label(images: u64, resolution: u64, labeller: Option<&Work>) -> Self {
         let scale = (resolution * resolution) as f64 / 1024.0;
         let macs = match labeller {
-            Some(Work::Train(spec)) => classifier_macs(&spec.network, resolution),
+            Some(Work::Train(spec)) => Layers::of(&spec.network, resolution).macs(),
             Some(Work::Import(spec)) => {
                 let bytes = std::fs::metadata(&spec.path).map_or(0, |found| found.len());
                 143.0 * bytes as f64 / 4.0 * scale
@@ -153,7 +153,7 @@ impl Estimate {
 
     /// Training of a classifier on `images` real images an epoch.
     pub(super) fn train(spec: &TrainSpec, images: u64) -> Self {
-        let macs = classifier_macs(&spec.network, spec.data.resolution);
+        let layers = Layers::of(&spec.network, spec.data.resolution);
         let crafting = BOTH_WAYS * spec.attack_steps as f64;
         let passes = match spec.loss {
             Loss::Standard => BOTH_WAYS,
@@ -164,21 +164,17 @@ impl Estimate {
         let validations = spec.epochs / spec.validate_every.max(1) * spec.validation;
         let validation = validations as f64 * (1.0 + BOTH_WAYS * spec.validation_steps as f64);
         // Two checkpoints: the best and the last.
-        let weights = classifier_macs(&spec.network, 1);
-        let elements = classifier_elements(&spec.network, spec.data.resolution);
+        let weights = layers.weights();
         // TRADES holds the graphs of two passes at once.
         let passes_held = if spec.loss == Loss::Standard { 1.0 } else { 2.0 };
-        Self::new(macs * (passes * seen as f64 + validation), (8.0 * weights) as u64).holding(
-            4.0,
-            weights,
-            spec.batch,
-            passes_held * elements,
-        )
+        let macs = layers.macs() * (passes * seen as f64 + validation);
+        let elements = passes_held * layers.elements();
+        Self::new(macs, (8.0 * weights) as u64).holding(4.0, weights, spec.batch, elements)
     }
 
     /// Attacking `images` images, as if every attack met all of them: an upper bound.
     pub(super) fn evaluate(spec: &EvaluateSpec, network: &ClassifierSpec, images: u64) -> Self {
-        let macs = classifier_macs(network, spec.data.resolution);
+        let layers = Layers::of(network, spec.data.resolution);
         let passes = |attack: &crate::evaluate::spec::AttackSpec| {
             let runs = (attack.restarts * attack.targets.max(1) * attack.eot.max(1)) as f64;
             let pass = if attack.name == AttackName::Square { 1.0 } else { BOTH_WAYS };
@@ -186,12 +182,12 @@ impl Estimate {
             attack.steps as f64 * runs * halves * pass
         };
         let passes: f64 = spec.attacks.iter().map(passes).sum();
-        let elements = classifier_elements(network, spec.data.resolution);
-        Self::new(macs * images as f64 * (1.0 + passes), images * 200).holding(
+        let batch = spec.batch.min(images);
+        Self::new(layers.macs() * images as f64 * (1.0 + passes), images * 200).holding(
             1.0,
-            classifier_macs(network, 1),
-            spec.batch.min(images),
-            elements,
+            layers.weights(),
+            batch,
+            layers.elements(),
         )
     }
 }
@@ -201,56 +197,8 @@ fn conv(inputs: f64, outputs: f64, edge: f64) -> f64 {
     9.0 * inputs * outputs * edge * edge
 }
 
-/// Two convolutions to each block; the first of a group changes width, later groups halve edges.
-fn residual(stem: f64, widths: &[f64], blocks: u64, resolution: f64) -> f64 {
-    let mut macs = conv(3.0, stem, resolution);
-    let (mut width, mut edge) = (stem, resolution);
-    for (group, &next) in widths.iter().enumerate() {
-        if group > 0 {
-            edge = (edge / 2.0).max(1.0);
-        }
-        for _ in 0..blocks {
-            macs += conv(width, next, edge) + conv(next, next, edge);
-            width = next;
-        }
-    }
-    macs
-}
-
-/// Forward multiplications of a classifier for one image.
-pub(super) fn classifier_macs(spec: &ClassifierSpec, resolution: u64) -> f64 {
-    let edge = resolution as f64;
-    let numbers: Vec<u64> = spec.arch.split('-').filter_map(|part| part.parse().ok()).collect();
-    match (spec.arch.split('-').next(), numbers.as_slice()) {
-        (Some("wrn"), [depth, width, ..]) => {
-            let widths = [16.0, 32.0, 64.0].map(|base| base * *width as f64);
-            residual(16.0, &widths, depth.saturating_sub(4) / 6, edge)
-        }
-        (Some("resnet20"), _) => residual(16.0, &[16.0, 32.0, 64.0], 3, edge),
-        _ => residual(64.0, &[64.0, 128.0, 256.0, 512.0], 2, edge),
-    }
-}
-
-/// Numbers that a classifier's forward pass leaves for the backward pass, for one image: each
-/// convolution's input, its normalisation and its activation.
-fn classifier_elements(spec: &ClassifierSpec, resolution: u64) -> f64 {
-    let edge = resolution as f64;
-    let numbers: Vec<u64> = spec.arch.split('-').filter_map(|part| part.parse().ok()).collect();
-    let (widths, blocks) = match (spec.arch.split('-').next(), numbers.as_slice()) {
-        (Some("wrn"), [depth, width, ..]) => {
-            (vec![16 * width, 32 * width, 64 * width], depth.saturating_sub(4) / 6)
-        }
-        (Some("resnet20"), _) => (vec![16, 32, 64], 3),
-        _ => (vec![64, 128, 256, 512], 2),
-    };
-    let maps = |(group, width): (usize, &u64)| {
-        let edge = (edge / f64::from(1 << group)).max(1.0);
-        *width as f64 * edge * edge * 2.0 * blocks as f64
-    };
-    3.0 * widths.iter().enumerate().map(maps).sum::<f64>()
-}
-
-/// The same for a U-Net.
+/// Numbers that a U-Net's forward pass leaves for the backward pass, for one image: each convolution's
+/// input, its normalisation and its activation.
 fn denoiser_elements(spec: &DenoiserSpec) -> f64 {
     let mut edge = spec.resolution as f64;
     let mut elements = 0.0;
@@ -295,20 +243,6 @@ mod tests {
     use super::*;
     #[test]
     fn published_networks_have_their_published_cost() {
-        let macs = |arch: &str| {
-            let spec = ClassifierSpec { arch: arch.into(), dataset: "cifar10".into(), classes: 10 };
-            classifier_macs(&spec, 32) / 1e9
-        };
-        assert!((macs("wrn-28-10-swish") - 5.24).abs() < 0.1, "{}", macs("wrn-28-10-swish"));
-        assert!((macs("wrn-70-16-swish") - 38.8).abs() < 0.5, "{}", macs("wrn-70-16-swish"));
-        assert!((macs("preact-resnet18") - 0.56).abs() < 0.05, "{}", macs("preact-resnet18"));
-        let spec = ClassifierSpec {
-            arch: "wrn-28-10-swish".into(),
-            dataset: "cifar10".into(),
-            classes: 10,
-        };
-        let parameters = classifier_macs(&spec, 1) / 1e6;
-        assert!((parameters - 36.48).abs() < 0.5, "{parameters}");
         let unet = DenoiserSpec::edm_cifar10();
         let imported = Architecture::of(&unet).unwrap();
         assert!((imported_macs(&imported) - denoiser_macs(&unet)).abs() < 1.0);

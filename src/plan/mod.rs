@@ -5,6 +5,7 @@ mod cost;
 mod explain;
 mod graph;
 mod identity;
+mod layers;
 pub mod picture;
 mod references;
 mod specs;
@@ -387,7 +388,7 @@ pub trait Surveyor {
 
 /// Multiplications of a classifier's forward pass for one image, in units of 10^9.
 pub fn classifier_gmacs(spec: &crate::net::spec::ClassifierSpec, resolution: u64) -> f64 {
-    cost::classifier_macs(spec, resolution) / 1e9
+    layers::Layers::of(spec, resolution).macs() / 1e9
 }
 
 /// Multiplications of a denoiser's forward pass for one image, in units of 10^9.
