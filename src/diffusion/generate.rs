@@ -79,15 +79,21 @@ pub fn run(draw: &Draw<'_>, work: &Path, out: &Path, progress: &dyn Progress) ->
     progress.begin("generate", spec.count, "image");
     let (started, mut drawn, mut done) = (Instant::now(), 0, 0);
     for part in &parts {
-        if !part.path.exists() {
-            if progress.stopping() {
-                return Err(Error::Interrupted);
-            }
-            let first = part.start / spec.batch * spec.batch;
-            let wanted = part.start..part.start + part.count;
-            set::write_part(part, &draw.block(first, wanted)?)?;
-            drawn += part.count;
+        if part.path.exists() {
+            done += part.count;
+            continue;
         }
+        if progress.stopping() {
+            return Err(Error::Interrupted);
+        }
+        if drawn == 0 {
+            // What an earlier call drew took no time of this one.
+            progress.at(done, "");
+        }
+        let first = part.start / spec.batch * spec.batch;
+        let wanted = part.start..part.start + part.count;
+        set::write_part(part, &draw.block(first, wanted)?)?;
+        drawn += part.count;
         done += part.count;
         let seconds = started.elapsed().as_secs_f64();
         progress.at(done, format!("{:.1} images/s", drawn as f64 / seconds.max(1e-9)));

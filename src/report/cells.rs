@@ -108,7 +108,7 @@ pub(super) fn facts(row: &Row) -> Vec<(String, String)> {
     if let Some(epochs) = row.epochs {
         push("epochs", epochs.to_string());
     }
-    push("weights", row.checkpoint.clone());
+    push("checkpoint", row.checkpoint.clone());
     push("seed", row.seed.to_string());
     push("attacks", format!("{} ({})", row.evaluation, attacks(row)));
     if let Some(fid) = row.fid {

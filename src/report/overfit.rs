@@ -1,7 +1,11 @@
 //! Robust overfitting (Rice et al. 2020): the last weights of a training against its best ones,
 //! where both were evaluated.
 
-use crate::leaderboard::{Row, statistics::difference};
+use crate::leaderboard::{
+    Row,
+    row::is_seed,
+    statistics::{Spread, difference, spread},
+};
 
 use super::{
     pivot::signed,
@@ -40,22 +44,56 @@ fn twins(rows: &[Row]) -> Vec<Twins<'_>> {
     found
 }
 
-/// One line for each training whose best and last weights were both evaluated; `None` without any.
+/// The lines of [`table`]: trainings that differ in nothing but their seed are one.
+fn settings<'a>(rows: &'a [Row], varying: &[String]) -> Vec<(String, Vec<Twins<'a>>)> {
+    let mut settings: Vec<(String, Vec<Twins>)> = Vec::new();
+    for twins in twins(rows) {
+        let named = |row: &Row| name(row, varying);
+        let setting =
+            if varying.is_empty() { twins.best.architecture.clone() } else { named(twins.best) };
+        let known = settings.iter_mut().find(|(name, others)| {
+            let other = others[0].best;
+            *name == setting
+                && other.threat == twins.best.threat
+                && other.dataset == twins.best.dataset
+        });
+        match known {
+            Some((_, others)) => others.push(twins),
+            None => settings.push((setting, vec![twins])),
+        }
+    }
+    settings
+}
+
+/// One line for each setting whose best and last weights were both evaluated; `None` without any.
 pub(super) fn table(rows: &[Row]) -> Option<Table> {
-    let varying: Vec<String> =
-        varying(rows).into_iter().filter(|axis| axis.rsplit('.').next() != Some(AXIS)).collect();
-    let body: Vec<Vec<String>> = twins(rows)
+    let own = |axis: &String| axis.rsplit('.').next() == Some(AXIS) || is_seed(axis);
+    let varying: Vec<String> = varying(rows).into_iter().filter(|axis| !own(axis)).collect();
+    let body: Vec<Vec<String>> = settings(rows, &varying)
         .into_iter()
-        .map(|Twins { best, last }| {
-            let (points, low, high) = difference(last.robust, best.robust, 0.95);
-            vec![
-                if varying.is_empty() { best.architecture.clone() } else { name(best, &varying) },
-                best.threat.to_string(),
-                accuracy(best.robust),
-                accuracy(last.robust),
-                format!("{} [{}, {}]", signed(points), signed(low), signed(high)),
-                signed(last.clean.percent() - best.clean.percent()),
-            ]
+        .map(|(setting, seeds)| {
+            let over = |value: &dyn Fn(&Twins) -> f64, points: fn(f64) -> String| {
+                let all: Vec<f64> = seeds.iter().map(value).collect();
+                spread(&all).map_or_else(String::new, |Spread { mean, deviation, .. }| {
+                    let deviation =
+                        deviation.map_or_else(String::new, |one| format!(" ± {one:.1}"));
+                    points(mean) + &deviation
+                })
+            };
+            let plain = |value: f64| format!("{value:.1}");
+            let [best, last, lost] = if let [Twins { best, last }] = seeds[..] {
+                let (points, low, high) = difference(last.robust, best.robust, 0.95);
+                let lost = format!("{} [{}, {}]", signed(points), signed(low), signed(high));
+                [accuracy(best.robust), accuracy(last.robust), lost]
+            } else {
+                [
+                    over(&|one| one.best.robust.percent(), plain),
+                    over(&|one| one.last.robust.percent(), plain),
+                    over(&|one| one.last.robust.percent() - one.best.robust.percent(), signed),
+                ]
+            };
+            let clean = over(&|one| one.last.clean.percent() - one.best.clean.percent(), signed);
+            vec![setting, seeds[0].best.threat.to_string(), best, last, lost, clean]
         })
         .collect();
     let header = ["training", "threat", "best, robust %", "last, robust %", "last − best", "clean"];
@@ -73,7 +111,8 @@ pub(super) const TITLE: &str = "Robust overfitting: best against last weights";
 /// What its figures mean.
 pub(super) const NOTE: &str = "Best: the epoch with the highest held-out robust accuracy; last: \
 the final epoch. Differences in points; brackets: 95% interval of two independent shares \
-(Newcombe). Clean: how clean accuracy changed.";
+(Newcombe); ±: sample standard deviation over seeds, of each seed's own difference. Clean: how \
+clean accuracy changed.";
 
 #[cfg(test)]
 mod tests {
@@ -94,5 +133,32 @@ mod tests {
         assert_eq!(table.body.len(), 1);
         assert!(table.body[0][0].contains("steps") && !table.body[0][0].contains("checkpoint"));
         assert!(table.body[0][4].starts_with("−5.0 [−"), "{:?}", table.body[0]);
+    }
+
+    #[test]
+    fn seeds_of_a_setting_are_one_line() {
+        let mut rows = vec![demo().rows[3].clone()];
+        rows[0].axes.push(("evaluate.checkpoint".into(), "best".into()));
+        rows[0].axes.push(("train.seed".into(), "0".into()));
+        let mut again = rows[0].clone();
+        again.seed = 1;
+        again.train_job = Some("another".into());
+        again.axes.last_mut().unwrap().1 = "1".into();
+        rows.push(again);
+        for (at, lost) in [(0, 100), (1, 140)] {
+            let mut last = rows[at].clone();
+            let at = last.axes.len() - 2;
+            last.checkpoint = "last".into();
+            last.axes[at].1 = "last".into();
+            last.robust.correct -= lost;
+            rows.push(last);
+        }
+        let total = rows[0].robust.total as f64;
+        let [first, second] = [100.0, 140.0].map(|lost| lost / total * 100.0);
+        let table = table(&rows).unwrap();
+        assert_eq!(table.body.len(), 1);
+        let (mean, deviation) = ((first + second) / 2.0, (second - first) / 2f64.sqrt());
+        assert_eq!(table.body[0][4], format!("−{mean:.1} ± {deviation:.1}"));
+        assert!(table.body[0][2].ends_with(" ± 0.0"), "{:?}", table.body[0]);
     }
 }

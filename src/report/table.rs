@@ -101,7 +101,7 @@ pub fn leaderboard(rows: &[Row], figure: fn(Tally) -> String) -> Table {
         ("threat", Box::new(|row: &Row| row.threat.to_string())),
         ("network", Box::new(|row: &Row| row.architecture.clone())),
         ("loss", Box::new(|row: &Row| row.loss.clone())),
-        ("weights", Box::new(|row: &Row| row.checkpoint.clone())),
+        ("checkpoint", Box::new(|row: &Row| row.checkpoint.clone())),
         ("attacks", Box::new(|row: &Row| row.evaluation.clone())),
     ];
     let mut columns: Vec<Column> = Vec::new();
