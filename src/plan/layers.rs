@@ -130,8 +130,7 @@ impl Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::classifier::Network;
-    use tch::Device;
+    use crate::{device, net::classifier::Network};
 
     fn layers(arch: &str) -> Layers {
         let spec = ClassifierSpec { arch: arch.into(), dataset: "cifar10".into(), classes: 10 };
@@ -155,7 +154,7 @@ mod tests {
     fn estimated_parameters_are_those_of_the_network() {
         for arch in ["wrn-16-2", "resnet20", "resnet18", "preact-resnet50", "cnn-a", "resnet-4b"] {
             let spec = ClassifierSpec { arch: arch.into(), dataset: "cifar10".into(), classes: 10 };
-            let network = Network::blank(&spec, Device::Cpu).unwrap();
+            let network = Network::blank(&spec, device::choose("cpu").unwrap()).unwrap();
             let real: usize = network.parameters().iter().map(|(_, tensor)| tensor.numel()).sum();
             let share = layers(arch).weights() / real as f64;
             assert!((0.85..=1.0).contains(&share), "{arch}: {share} of {real} parameters");

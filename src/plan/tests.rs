@@ -274,13 +274,9 @@ fn processor_seconds() -> f64 {
 /// The table and the stages' specs name the same fields; what differs is listed here with its why.
 #[test]
 fn the_table_and_the_specs_name_the_same_fields() {
-    let sets = [
-        "threat=linf",
-        "generated.count=10",
-        "policy.kind=uniform",
-        "labels.balance=true",
-        "denoiser.precision=bf16",
-    ];
+    let sets = "threat=linf generated.count=10 policy.kind=uniform labels.balance=true \
+                denoiser.precision=bf16";
+    let sets: Vec<&str> = sets.split(' ').collect();
     let plan = plan_with(HEAD, &sets).unwrap();
     let mut specs = BTreeSet::new();
     let mut note = |section: &str, object: &serde_json::Value| {
