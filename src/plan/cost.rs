@@ -197,8 +197,8 @@ fn conv(inputs: f64, outputs: f64, edge: f64) -> f64 {
     9.0 * inputs * outputs * edge * edge
 }
 
-/// Numbers that a U-Net's forward pass leaves for the backward pass, for one image: each convolution's
-/// input, its normalisation and its activation.
+/// Numbers that a U-Net's forward pass leaves for the backward pass, for one image: each
+/// convolution's input, its normalisation and its activation.
 fn denoiser_elements(spec: &DenoiserSpec) -> f64 {
     let mut edge = spec.resolution as f64;
     let mut elements = 0.0;
@@ -241,6 +241,7 @@ fn unet(resolution: i64, channels: i64, channel_mult: &[i64], blocks: i64) -> f6
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
     fn published_networks_have_their_published_cost() {
         let unet = DenoiserSpec::edm_cifar10();

@@ -148,6 +148,8 @@ mod tests {
             let found = layers(arch).macs() / 1e9;
             assert!((found - gmacs).abs() < slack, "{arch}: {found}");
         }
+        let parameters = layers("wrn-28-10-swish").weights() / 1e6;
+        assert!((parameters - 36.48).abs() < 0.5, "{parameters}");
     }
 
     #[test]
