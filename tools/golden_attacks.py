@@ -1,9 +1,10 @@
 """Records golden attack runs anew, with the official AutoAttack on this machine.
 
-Convolutions round differently from one kind of CPU to another, so the images of a recording are
-reproduced to the last bit only on the kind of CPU that made it. This makes one here:
+Another kind of CPU rounds otherwise; with this environment (on an Intel CPU also with the library
+that `MAKE` in src/attack/golden_tests.rs describes, by LD_PRELOAD) it rounds as the tests do:
 
-    python tools/golden_attacks.py AUTOATTACK SHARED OUT [NAME ...]
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \\
+        python tools/golden_attacks.py AUTOATTACK SHARED OUT [NAME ...]
     GAUNTLET_SHARED=OUT GAUNTLET_GOLDEN_BITS=1 cargo test --lib golden -- --include-ignored
 
 AUTOATTACK is a checkout of fra31/auto-attack, SHARED the folder of test data, OUT a new folder of

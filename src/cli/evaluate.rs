@@ -55,8 +55,9 @@ DIR holds records.parquet (one row for each example), evaluation.json, and what 
 interrupted evaluation resumes from: the same command goes on where it stopped.
 
 --mode reference repeats AutoAttack bit for bit on one thread, where the kernels are
-the same: recordings of another CPU need ATEN_CPU_CAPABILITY=avx2 and
-ONEDNN_MAX_CPU_ISA=AVX2 in the environment of both programs.
+the same: recordings of another CPU of the same make (Intel, AMD) need
+ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2 in the environment of both
+programs.
 
 Exit codes: 0 done, 1 the model gave no finite numbers, 2 bad input, 3 the system
 refused a file, 130 interrupted (the bound so far is printed, the state is saved).")]

@@ -140,9 +140,11 @@ fn gradient_attacks_find_exactly_the_vulnerable_examples_of_a_linear_model() {
         let epsilon = (sorted[at] * sorted[at + 1]).sqrt();
         let epsilon = Epsilon::new((epsilon * 1e9) as u64, 1_000_000_000);
         for name in [AttackName::ApgdT, AttackName::FabT, AttackName::Fab, AttackName::ApgdDlr] {
-            // A single L1 start of a sparse attack needs its steps; the others are quick.
-            let steps = if norm == Norm::L1 { 100 } else { 40 };
-            let found = evaluate(&spec(norm, epsilon, vec![short(name, steps)]), &model, &data);
+            // Of sparse attacks one start is not enough (4 seeds of 10 miss an example here; with
+            // AutoAttack's five none does), and they need their steps; the others are quick.
+            let (steps, restarts) = if norm == Norm::L1 { (100, 5) } else { (40, 1) };
+            let attack = AttackSpec { restarts, ..short(name, steps) };
+            let found = evaluate(&spec(norm, epsilon, vec![attack]), &model, &data);
             for (record, radius) in found.records.iter().zip(&radii) {
                 let vulnerable = *radius <= epsilon.value();
                 assert!(
