@@ -185,6 +185,7 @@ fn row(
         train_seconds: seconds(&cell.train),
         generate_seconds: generates.then(|| cell.generated.iter().filter_map(seconds).sum()),
         fid: quality.as_ref().map(|quality| quality.fid),
+        fid_error: quality.as_ref().and_then(|quality| quality.fid_error),
         fid_published: quality.is_some_and(|quality| quality.published),
         generate_job: cell.generated.first().map(ToString::to_string),
         train_job: Some(cell.train.to_string()),

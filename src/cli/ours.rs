@@ -100,6 +100,7 @@ fn evaluation(folder: &Path, path: &Path) -> Result<Found> {
         train_seconds: None,
         generate_seconds: None,
         fid: None,
+        fid_error: None,
         fid_published: false,
         generate_job: None,
         train_job: None,

@@ -124,7 +124,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn say(found: &Quality, train: &Dataset) {
     println!("{} images; {}", found.images, found.features);
-    println!("fid        {:.4}", found.fid);
+    let error = found.fid_error.map(|error| format!(", standard error {error:.4}"));
+    println!("fid        {:.4}{}", found.fid, error.unwrap_or_default());
     println!("precision  {:.4}", found.coverage.precision);
     println!("recall     {:.4}", found.coverage.recall);
     println!("density    {:.4}", found.coverage.density);

@@ -43,6 +43,17 @@ impl Statistics {
         self.products += centred.tr().matmul(&centred);
     }
 
+    /// Adds what another saw.
+    fn join(&mut self, other: &Self) {
+        let Some(theirs) = &other.origin else { return };
+        let shift = theirs - self.origin.get_or_insert_with(|| theirs.copy()) as &Tensor;
+        let n = other.count as f64;
+        let cross = other.sum.outer(&shift);
+        self.products += &other.products + &cross + cross.tr() + shift.outer(&shift) * n;
+        self.sum += &other.sum + shift * n;
+        self.count += other.count;
+    }
+
     /// Mean `[d]` and unbiased covariance `[d,d]`, `Double`.
     ///
     /// # Errors
@@ -162,14 +173,45 @@ impl Moments {
 /// The trace of the root is the sum of the roots of the eigenvalues of `S1^(1/2) S2 S1^(1/2)`,
 /// which is symmetric: no general matrix root, no imaginary parts to discard.
 pub fn distance(a: &Moments, b: &Moments) -> f64 {
-    let (values, vectors) = a.covariance.linalg_eigh("L");
-    let root = (&vectors * values.clamp_min(0.0).sqrt()).matmul(&vectors.tr());
-    let inner = root.matmul(&b.covariance).matmul(&root);
+    distance_from(a, &root(&a.covariance), b)
+}
+
+/// The symmetric root of a covariance.
+fn root(covariance: &Tensor) -> Tensor {
+    let (values, vectors) = covariance.linalg_eigh("L");
+    (&vectors * values.clamp_min(0.0).sqrt()).matmul(&vectors.tr())
+}
+
+/// The distance, where the root of `a`'s covariance is known.
+fn distance_from(a: &Moments, root: &Tensor, b: &Moments) -> f64 {
+    let inner = root.matmul(&b.covariance).matmul(root);
     let inner = (&inner + inner.tr()) * 0.5;
     let cross = inner.linalg_eigvalsh("L").clamp_min(0.0).sqrt().sum(Kind::Double);
     let mean = (&a.mean - &b.mean).square().sum(Kind::Double);
     let traces = a.covariance.trace() + b.covariance.trace();
     (mean + traces - cross * 2.0).double_value(&[])
+}
+
+/// Standard error of the distance between `real` and a set, of which `groups` saw one random part
+/// each, all as large: the jackknife that leaves out one group at a time (Efron and Tibshirani 1993,
+/// section 11.5). That `real` is a sample too does not enter.
+///
+/// # Errors
+/// As [`Statistics::finish`], of the set without one of its groups.
+pub fn standard_error(groups: &[Statistics], real: &Moments) -> Result<f64> {
+    let root = root(&real.covariance);
+    let without = |left_out: usize| {
+        let mut rest = Statistics::new(real.mean.size()[0]);
+        for (_, group) in groups.iter().enumerate().filter(|(at, _)| *at != left_out) {
+            rest.join(group);
+        }
+        Ok(distance_from(real, &root, &rest.finish()?))
+    };
+    let distances = (0..groups.len()).map(without).collect::<Result<Vec<f64>>>()?;
+    let n = distances.len() as f64;
+    let mean = distances.iter().sum::<f64>() / n;
+    let squares = distances.iter().map(|one| (one - mean).powi(2)).sum::<f64>();
+    Ok(((n - 1.0) / n * squares).sqrt())
 }
 
 #[cfg(test)]
@@ -211,6 +253,43 @@ mod tests {
                 < 1e-8
         );
         assert!(Statistics::new(3).finish().is_err());
+    }
+
+    #[test]
+    fn the_standard_error_is_how_far_sets_scatter() {
+        let real = Moments::of(&normal(2, [2000, 4])).unwrap();
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for seed in 0..200 {
+            let set = normal(10 + seed, [400, 4]) * 1.3 + 0.2;
+            found.push(distance(&Moments::of(&set).unwrap(), &real));
+            let group = |part: Tensor| {
+                let mut one = Statistics::new(4);
+                // In two pieces: joined groups must not depend on where their origin lies.
+                part.split(25, 0).iter().for_each(|piece| one.push(piece));
+                one
+            };
+            let groups: Vec<Statistics> = set.split(40, 0).into_iter().map(group).collect();
+            errors.push(standard_error(&groups, &real).unwrap());
+        }
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let at = mean(&found);
+        let scatter = mean(&found.iter().map(|one| (one - at).powi(2)).collect::<Vec<_>>()).sqrt();
+        let told = mean(&errors.iter().map(|one| one.powi(2)).collect::<Vec<_>>()).sqrt();
+        assert!((told / scatter - 1.0).abs() < 0.25, "told {told}, scatter {scatter}");
+    }
+
+    #[test]
+    fn joined_groups_are_the_whole() {
+        let features = normal(3, [90, 5]) * 2.0 + 100.0;
+        let mut whole = Statistics::new(5);
+        for part in features.split(40, 0) {
+            let mut own = Statistics::new(5);
+            own.push(&part);
+            whole.join(&own);
+        }
+        let (a, b) = (whole.finish().unwrap(), Moments::of(&features).unwrap());
+        assert!((&a.mean - &b.mean).abs().max().double_value(&[]) < 1e-10);
+        assert!((&a.covariance - &b.covariance).abs().max().double_value(&[]) < 1e-10);
     }
 
     #[test]

@@ -17,12 +17,16 @@ use crate::{
     },
     error::{AtPath, Error, Result},
     progress::Progress,
+    rng::Stream,
 };
 
 /// Images whose features are held at once.
 const CHUNK: usize = 1000;
 /// Images of each set that balls are drawn around, at most.
 const COMPARED: usize = 10 * CHUNK;
+
+/// Parts of a set that are left out in turn for the standard error of its distance.
+const GROUPS: usize = 10;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,8 @@ pub struct Quality {
     pub real: Option<u64>,
     /// Fréchet distance of the features. Falls with the number of images: compare only equal ones.
     pub fid: f64,
+    /// Its standard error, of sets of so many images; `None` for a handful.
+    pub fid_error: Option<f64>,
     /// Precision, recall, density, coverage.
     pub coverage: Coverage,
     /// Generated images of each class.
@@ -88,7 +94,22 @@ pub fn judge(
             set.size, train.name, train.size
         )));
     }
-    let own = look(extractor, &set, "features of the set", progress)?;
+    // At random: sets often go through their classes in turn.
+    let order = Stream::new(0, "groups of a set", 0).permutation(set.len());
+    let group = |index: usize| order[index] as usize % GROUPS;
+    let mut groups: Vec<Statistics> = Vec::new();
+    let each = |start: usize, features: &Tensor| {
+        let width = features.size()[1];
+        groups.resize_with(GROUPS, || Statistics::new(width));
+        for (number, statistics) in groups.iter_mut().enumerate() {
+            let own = (0..features.size()[0]).filter(|row| group(start + *row as usize) == number);
+            let own: Vec<i64> = own.collect();
+            if !own.is_empty() {
+                statistics.push(&features.index_select(0, &Tensor::from_slice(&own)));
+            }
+        }
+    };
+    let own = look_each(extractor, &set, "features of the set", progress, each)?;
     let (real, seen) = if let Some(reference) = reference {
         let some: Vec<usize> = (0..train.len().min(COMPARED)).collect();
         let first = extractor.features(train, &some)?;
@@ -103,6 +124,11 @@ pub fn judge(
     for &label in &set.labels {
         classes[usize::from(label)] += 1;
     }
+    let fid_error = if set.len() < 2 * GROUPS {
+        None
+    } else {
+        Some(fid::standard_error(&groups, &real.moments)?)
+    };
     let mut found = Vec::new();
     if spec.duplicates {
         found.push(duplicates::seek(("generated", &set), ("train", train), progress)?);
@@ -116,6 +142,7 @@ pub fn judge(
         images: set.len() as u64,
         real: seen,
         fid: fid::distance(&own.moments, &real.moments),
+        fid_error,
         coverage,
         classes,
         duplicates: found,
@@ -141,6 +168,17 @@ pub fn look(
     task: &str,
     progress: &dyn Progress,
 ) -> Result<Seen> {
+    look_each(extractor, data, task, progress, |_, _| {})
+}
+
+/// As [`look`], and `each` sees the features of every piece and the index of its first image.
+fn look_each(
+    extractor: &Extractor,
+    data: &Dataset,
+    task: &str,
+    progress: &dyn Progress,
+    mut each: impl FnMut(usize, &Tensor),
+) -> Result<Seen> {
     let mut statistics: Option<Statistics> = None;
     let mut first = Vec::new();
     progress.begin(task, data.len() as u64, "image");
@@ -151,6 +189,7 @@ pub fn look(
         let indices: Vec<usize> = (start..(start + CHUNK).min(data.len())).collect();
         let features = extractor.features(data, &indices)?;
         statistics.get_or_insert_with(|| Statistics::new(features.size()[1])).push(&features);
+        each(start, &features);
         if start < COMPARED {
             first.push(features);
         }
@@ -240,5 +279,9 @@ mod tests {
         let judged = Judged { reference: Some(&reference), ..judged };
         let known = judge(&spec(1000), &judged, &extractor, &Silent).unwrap();
         assert_eq!((known.fid, known.real), (whole.fid, None));
+        let (some, all) = (few.fid_error.unwrap(), whole.fid_error.unwrap());
+        assert!(0.0 < all && all < some && some < few.fid, "{some} of 60 images, {all} of 150");
+        let handful = judge(&spec(19), &judged, &extractor, &Silent).unwrap();
+        assert_eq!(handful.fid_error, None);
     }
 }

@@ -54,6 +54,9 @@ pub struct Row {
     pub generate_seconds: Option<f64>,
     /// Fréchet inception distance of the generated images, where measured.
     pub fid: Option<f64>,
+    /// Its standard error.
+    #[serde(default)]
+    pub fid_error: Option<f64>,
     /// Whether that distance is by the Inception network, as published ones are, and not by fixed
     /// random filters.
     #[serde(default)]

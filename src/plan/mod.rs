@@ -85,12 +85,9 @@ impl Stage {
     /// so that old results are not taken for new ones.
     pub fn revision(self) -> u32 {
         match self {
-            Self::Import
-            | Self::Fit
-            | Self::Generate
-            | Self::Label
-            | Self::Quality
-            | Self::Evaluate => 1,
+            Self::Import | Self::Fit | Self::Generate | Self::Label | Self::Evaluate => 1,
+            // 2: the distance has a standard error.
+            Self::Quality => 2,
             // 2: where images lie class by class, those held out are spread over the classes;
             // rotations round as Pillow's do.
             Self::Train => 2,

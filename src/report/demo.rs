@@ -87,6 +87,7 @@ fn row(threat: ThreatModel, generated: u64, steps: u64, robust: u64) -> Row {
         train_seconds: Some(5400.0 + 0.01 * generated as f64),
         generate_seconds: (generated > 0).then_some(90.0 * steps as f64),
         fid: (generated > 0).then_some(4.0 + 60.0 / steps as f64),
+        fid_error: (generated > 0).then_some(0.05 + 0.6 / steps as f64),
         fid_published: true,
         generate_job: (generated > 0).then(|| job("generate")),
         train_job: Some(job("train")),

@@ -34,23 +34,34 @@ pub(super) fn sweeps(rows: &[Row], groups: &[Group], wanted: &[String]) -> Vec<F
     figures
 }
 
+/// Standard errors to either side that hold 95% of a normal distribution.
+const NORMAL_95: f64 = 1.96;
+const BARS: &str = " Bars: 95% interval for other images of the same sampler, by a jackknife over \
+                    ten parts of the set.";
+
 /// FID of the generated images against axis `name`, published values in grey.
 fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Option<Figure> {
     let mut series: Vec<Series> = Vec::new();
-    let mut add = |label: &str, hue: Option<Hue>, x: f64, y: f64, tip: String| {
-        let point = Point { x, y, interval: None, tip };
-        let at = series.iter().position(|known| known.label == label).unwrap_or_else(|| {
-            let hue = hue.unwrap_or(Hue::Series(series.len()));
-            let label = label.to_owned();
-            series.push(Series { label, hue, joined: true, hollow: false, points: vec![] });
-            series.len() - 1
-        });
-        let points = &mut series[at].points;
-        // One set serves several threat models.
-        if points.iter().all(|known| (known.x, known.y) != (x, y)) {
-            points.push(point);
-        }
-    };
+    let mut bars = false;
+    let mut add =
+        |label: &str, hue: Option<Hue>, (x, y): (f64, f64), error: Option<f64>, tip: String| {
+            // A logarithmic axis has no place for zero.
+            let around = |error: f64| ((y - NORMAL_95 * error).max(0.1 * y), y + NORMAL_95 * error);
+            let interval = error.map(around);
+            bars |= interval.is_some();
+            let point = Point { x, y, interval, tip };
+            let at = series.iter().position(|known| known.label == label).unwrap_or_else(|| {
+                let hue = hue.unwrap_or(Hue::Series(series.len()));
+                let label = label.to_owned();
+                series.push(Series { label, hue, joined: true, hollow: false, points: vec![] });
+                series.len() - 1
+            });
+            let points = &mut series[at].points;
+            // One set serves several threat models.
+            if points.iter().all(|known| (known.x, known.y) != (x, y)) {
+                points.push(point);
+            }
+        };
     for group in groups {
         let Some(x) = place(group, name) else { continue };
         // How a classifier learns changes nothing of the images.
@@ -63,12 +74,13 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
         for row in group.members.iter().map(|at| &rows[*at]) {
             if let Some(fid) = row.fid {
                 let label = if words.is_empty() { "FID" } else { &words };
-                add(label, None, x, fid, format!("{label}, at {}: FID {fid:.3}", brief(x)));
+                let tip = format!("{label}, at {}: FID {fid:.3}", brief(x));
+                add(label, None, (x, fid), row.fid_error, tip);
             }
             let published = row.reference.as_ref().and_then(|one| Some((one, one.fid?)));
             if let Some((one, fid)) = published {
                 let tip = format!("published ({}), at {}: FID {fid}", one.source, brief(x));
-                add("published", Some(Hue::Grey), x, fid, tip);
+                add("published", Some(Hue::Grey), (x, fid), None, tip);
             }
         }
     }
@@ -83,8 +95,10 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
     (!series.is_empty()).then(|| Figure {
         name: format!("fid-by-{}", file_name(&label)),
         title: format!("FID against {label}"),
-        caption: "Fréchet distance of the generated images to the training images; less is nearer."
-            .into(),
+        caption: format!(
+            "Fréchet distance of the generated images to the training images; less is nearer.{}",
+            if bars { BARS } else { "" }
+        ),
         x: axis(&label, scale(&values)),
         y: axis(
             "FID",
