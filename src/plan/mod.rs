@@ -107,6 +107,11 @@ pub struct ImportSpec {
     pub name: String,
 }
 
+/// The last part of a path: what fits a line, and what a report may show to anyone.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
 /// What a job does, resolved: every number that can change its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,10 +151,10 @@ impl Work {
     /// A few words for people: `train wrn-28-10-swish trades linf 8/255 + 1M`.
     pub fn title(&self) -> String {
         match self {
-            Self::Import(spec) => format!("import {}", spec.path.display()),
+            Self::Import(spec) => format!("import {}", file_name(&spec.path)),
             Self::Reference(set) => match set.paths.as_slice() {
-                [only] => format!("refer to {}", only.display()),
-                many => format!("refer to {} and {} more", many[0].display(), many.len() - 1),
+                [only] => format!("refer to {}", file_name(only)),
+                many => format!("refer to {} and {} more", file_name(&many[0]), many.len() - 1),
             },
             Self::Fit(spec) => format!("fit denoiser on {}", spec.data.name),
             Self::Generate(spec) => format!(
