@@ -22,7 +22,10 @@ fn attacks(criterion: &mut Criterion) {
         ClassifierSpec { arch: "wrn-10-1-swish".into(), dataset: "cifar10".into(), classes: 10 };
     let network = Network::new(&spec, 0, Device::Cpu).expect("a known architecture");
     let x = formula::images(&[BATCH, 3, 32, 32], 0.0, 1.0, Device::Cpu);
-    let labels = tch::no_grad(|| network.logits(&x)).argmax(1, false);
+    let labels = {
+        let _guard = tch::no_grad_guard();
+        network.logits(&x).argmax(1, false)
+    };
     let mut group = criterion.benchmark_group(format!("one step, {BATCH} images"));
     group.sample_size(10);
     group.bench_function("forward alone", |bencher| {

@@ -67,7 +67,8 @@ fn classifiers(table: &Table) {
         let fused = network.fused().expect("it has batch normalisation");
         let x = formula::images(&[batch, 3, 32, 32], 0.0, 1.0, Device::Cpu);
         table.row(&format!("{arch}, forward as evaluated"), batch, gmacs, || {
-            let _ = black_box(tch::no_grad(|| fused.logits(&x)));
+            let _guard = tch::no_grad_guard();
+            let _ = black_box(fused.logits(&x));
         });
         table.row(&format!("{arch}, input gradient as evaluated"), batch, 2.0 * gmacs, || {
             let x = x.detach().copy().set_requires_grad(true);
@@ -102,7 +103,8 @@ fn denoisers(table: &Table) {
         let x = formula::images(&[batch, 3, 32, 32], -1.0, 1.0, Device::Cpu);
         let sigma = Tensor::from_slice(&[1f32]);
         table.row(&format!("{name}, one sampler pass"), batch, denoiser_gmacs(&spec), || {
-            let _ = black_box(tch::no_grad(|| network.denoise(&x, &sigma, None)));
+            let _guard = tch::no_grad_guard();
+            let _ = black_box(network.denoise(&x, &sigma, None));
         });
     }
 }

@@ -62,7 +62,8 @@ fn bare(model: &dyn Classifier, images: &Tensor, passes: &[(i64, bool)], pulled:
     for &(rows, traced) in passes {
         let x = images.narrow(0, 0, rows);
         if !traced {
-            let _ = tch::no_grad(|| model.logits(&x));
+            let _guard = tch::no_grad_guard();
+            let _ = model.logits(&x);
             continue;
         }
         let leaf = x.detach().set_requires_grad(true);

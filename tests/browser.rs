@@ -39,7 +39,7 @@ pub(crate) struct Tab {
     _profile: tempfile::TempDir,
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Tab {
     /// Opens `page` (a file and what follows it, such as `#cell-1`).

@@ -107,7 +107,7 @@ fn the_page_fits_phones_print_and_the_dark() {
             tab.picture(&format!("{name}-{scheme}"));
             // Nothing but the framed tables may scroll sideways.
             let wide = tab.value("document.documentElement.scrollWidth");
-            assert!(wide.as_u64().unwrap() <= u64::from(width as u32), "{name}: {wide}");
+            assert!(wide.as_u64().unwrap() <= u64::from(width), "{name}: {wide}");
             let colour = tab.value(ground);
             assert_eq!(colour == "rgb(251, 251, 250)", scheme == "light", "{colour}");
         }

@@ -215,9 +215,9 @@ impl Ascent {
             if checkpoint {
                 self.keep_better();
                 if l1 {
-                    self.check_sparsity(stage)
+                    self.check_sparsity(stage);
                 } else {
-                    self.check_progress(window)
+                    self.check_progress(window);
                 }
                 window = (window.saturating_sub(shorter)).max(shortest);
                 since = 0;

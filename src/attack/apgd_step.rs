@@ -60,7 +60,7 @@ impl Ascent {
                 let signs = self.sparse_signs(trial.strict());
                 let kept = per_row(&norm(&signs, Norm::L1)) + 1e-10;
                 let moved = &self.at + step * signs / kept;
-                trial.into_l1_ball(&moved, &self.x, stage.epsilon)
+                trial.pull_into_l1_ball(&moved, &self.x, stage.epsilon)
             }
         };
         self.previous = std::mem::replace(&mut self.at, next);
@@ -112,7 +112,7 @@ impl Ascent {
 
 impl Trial<'_> {
     /// `moved` pulled into the L1 ball around `x` and into the box.
-    pub(super) fn into_l1_ball(&self, moved: &Tensor, x: &Tensor, epsilon: f64) -> Tensor {
+    pub(super) fn pull_into_l1_ball(&self, moved: &Tensor, x: &Tensor, epsilon: f64) -> Tensor {
         let delta = moved - x;
         if self.strict() {
             return l1_linear::project(x, &delta, epsilon, self.spec.bounds) + x;
@@ -121,10 +121,10 @@ impl Trial<'_> {
         x + delta + correction
     }
 
-    /// As [`Self::into_l1_ball`]; the published code adds up the starts of stages otherwise.
+    /// As [`Self::pull_into_l1_ball`]; the published code adds up the starts of stages otherwise.
     pub(super) fn start_in_l1_ball(&self, start: &Tensor, x: &Tensor, epsilon: f64) -> Tensor {
         if self.strict() {
-            return self.into_l1_ball(start, x, epsilon);
+            return self.pull_into_l1_ball(start, x, epsilon);
         }
         start + l1_correction(x, &(start - x), epsilon, self.spec.bounds)
     }

@@ -131,7 +131,7 @@ fn shifted(x: &Tensor, best: &Tensor, shift: &Shift, norm: Norm) -> Tensor {
     let edge = shift.into.edge as i64;
     let signs = Tensor::from_slice(shift.signs).view([-1, 1, 1]);
     let profile = Tensor::zeros_like(x);
-    let _ = profile
+    let () = profile
         .narrow(1, shift.into.top as i64, edge)
         .narrow(2, shift.into.left as i64, edge)
         .copy_(&(Tensor::from_slice(shift.profile).view([1, edge, edge]) * signs));

@@ -100,6 +100,6 @@ fn inside(trial: &Trial, moved: &Tensor, x: &Tensor) -> Tensor {
             .clamp_tensor(Some(&(x - epsilon)), Some(&(x + epsilon)))
             .clamp(bounds.low, bounds.high),
         Norm::L2 => geometry::into_l2_ball(moved.copy(), x, epsilon, bounds),
-        Norm::L1 => trial.into_l1_ball(moved, x, epsilon),
+        Norm::L1 => trial.pull_into_l1_ball(moved, x, epsilon),
     }
 }

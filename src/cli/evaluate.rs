@@ -236,9 +236,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     save(&args.out, &mut saved)?;
     if args.json {
-        println!("{}", summary(&saved))
+        println!("{}", summary(&saved));
     } else {
-        print!("{}", table(&saved))
+        print!("{}", table(&saved));
     }
     Ok(())
 }

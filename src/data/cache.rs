@@ -59,6 +59,7 @@ impl Stamp {
     }
 
     /// The stamp of a part of what this one stands for.
+    #[must_use]
     pub fn with(&self, part: &str) -> Self {
         let hash = blake3::hash(format!("{} {part}", self.hex).as_bytes());
         Self { hex: hash.to_hex()[..32].to_owned(), settled: self.settled }
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(first, stamp());
         assert!(!first.settled);
         assert_ne!(first.hex, Stamp::of("other", std::slice::from_ref(&path)).unwrap().hex);
-        let old = SystemTime::now() - Duration::from_secs(60);
+        let old = SystemTime::now() - Duration::from_mins(1);
         fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
         assert!(stamp().settled && stamp().hex != first.hex);
         fs::write(&path, "three").unwrap();

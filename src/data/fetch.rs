@@ -30,7 +30,7 @@ pub struct Patience {
 impl Patience {
     /// For servers far away.
     pub const USUAL: Self =
-        Self { attempts: 6, pause: Duration::from_secs(1), silence: Duration::from_secs(60) };
+        Self { attempts: 6, pause: Duration::from_secs(1), silence: Duration::from_mins(1) };
 }
 
 /// Why an attempt ended.
@@ -162,7 +162,7 @@ impl Download<'_> {
                 }
                 thread::sleep(Duration::from_millis(50));
             }
-            pause = (pause * 2).min(Duration::from_secs(60));
+            pause = (pause * 2).min(Duration::from_mins(1));
         }
     }
 

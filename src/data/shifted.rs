@@ -110,7 +110,7 @@ pub fn corruptions(
             place.is_file() || named(place) || has_classes(place, classes)
         })
     };
-    let place = CORRUPTIONS.iter().find_map(|corruption| any(corruption))?;
+    let place = CORRUPTIONS.iter().find_map(any)?;
     let held = Shelf::open(&place).and_then(|shelf| {
         let holds = |stem: &str| {
             let file = format!("{stem}.npy");

@@ -92,8 +92,8 @@ fn classes(shelf: &Shelf, top: &str) -> Result<Vec<String>> {
     let mut wnids: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     wnids.sort();
-    if let Some(pair) = wnids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::in_file(&shelf.place(&file), format!("names `{}` twice", pair[0])));
+    if let Some([twin, ..]) = wnids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::in_file(&shelf.place(&file), format!("names `{twin}` twice")));
     }
     if wnids.is_empty() || wnids.len() > usize::from(u16::MAX) {
         return Err(Error::in_file(&shelf.place(&file), "names no classes, or too many"));

@@ -53,6 +53,13 @@ struct State {
     failed: Option<Error>,
 }
 
+impl State {
+    /// The block that is drawn next.
+    fn next(&self) -> u64 {
+        self.first + self.blocks.len() as u64
+    }
+}
+
 /// Ends a buffer when it goes out of scope, however that comes: nobody waits for ever.
 #[derive(Debug)]
 pub struct Ending<'a>(&'a Buffer);
@@ -137,21 +144,20 @@ impl Buffer {
     pub fn fill(&self, draw: &Draw<'_>) {
         loop {
             let block = {
-                let enough = |state: &mut State| {
-                    !state.ended && self.next(state) * self.batch >= state.wanted
-                };
+                let enough =
+                    |state: &mut State| !state.ended && state.next() * self.batch >= state.wanted;
                 let state = self.changed.wait_while(self.state(), enough);
                 let state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
                 if state.ended {
                     return;
                 }
-                self.next(&state)
+                state.next()
             };
             match self.drawn(draw, block) {
                 Ok(bytes) => {
                     let mut state = self.state();
                     // Training may have passed it meanwhile.
-                    if self.next(&state) == block {
+                    if state.next() == block {
                         state.blocks.push_back(bytes);
                     }
                 }
@@ -162,11 +168,6 @@ impl Buffer {
             }
             self.changed.notify_all();
         }
-    }
-
-    /// The block that is drawn next.
-    fn next(&self, state: &State) -> u64 {
-        state.first + state.blocks.len() as u64
     }
 
     fn drawn(&self, draw: &Draw<'_>, block: u64) -> Result<Vec<u8>> {
@@ -193,7 +194,7 @@ impl Live for Buffer {
             state.wanted = index + 1;
             self.changed.notify_all();
         }
-        let missing = |state: &mut State| !state.ended && block >= self.next(state);
+        let missing = |state: &mut State| !state.ended && block >= state.next();
         let waited = self.changed.wait_while(state, missing);
         let state = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         let position = block.checked_sub(state.first).expect("training never goes back") as usize;

@@ -149,7 +149,7 @@ fn defences_are_found_and_named() {
     };
     warned(|z| z.softmax(1, Kind::Float), "probabilities");
     warned(|z| z + z.rand_like() * 0.1, "randomised");
-    warned(|z| z.round(), "gradient of zero");
+    warned(tch::Tensor::round, "gradient of zero");
     warned(|z| z - z.mean_dim([0i64].as_slice(), true, Kind::Float), "normalises by the batch");
     warned(|z| z.roll([1i64].as_slice(), [1i64].as_slice()), "another order");
     warned(|z| z * 1e6, "cross entropy is saturated");
@@ -163,7 +163,7 @@ fn defences_are_found_and_named() {
     let error =
         crate::error::caught(|| run(&eight, &thrown, &data, Device::Cpu, folder.path(), &Silent));
     assert!(error.unwrap_err().to_string().contains("eight"));
-    let detached = Altered(linear(4), |z| z.detach());
+    let detached = Altered(linear(4), tch::Tensor::detach);
     let error = run(&spec, &detached, &data, Device::Cpu, folder.path(), &Silent).unwrap_err();
     assert!(error.to_string().contains("no gradient"), "{error}");
     let broken = Altered(linear(4), |z| z / 0.0);

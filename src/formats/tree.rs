@@ -199,40 +199,6 @@ fn is_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{') && length <= bytes.len() as u64 - 8
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::formats::array::Dtype;
-
-    #[test]
-    fn a_pickled_module_gives_the_names_of_its_state_dict() {
-        let map = |name: &str, value| Tree::Map(vec![(name.to_owned(), value)]);
-        let object = |class: &str, name: &str, value| Tree::Object {
-            class: class.to_owned(),
-            fields: vec![(name.to_owned(), value)],
-        };
-        let weight = Tree::Tensor(Array::from_f32(&[1], &[2.0]).unwrap());
-        let layer = object("Linear", "_parameters", map("weight", weight));
-        let module = object("Sequential", "_modules", map("0", layer));
-        assert_eq!(flatten(&module)[0].0, "0.weight");
-        assert_eq!(flatten(&map("ema", module))[0].0, "ema.0.weight");
-    }
-
-    /// A header of 640 bytes begins as a pickle of protocol 2 does: 0x80 0x02.
-    #[test]
-    fn headers_that_begin_like_pickles_are_safetensors_still() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.safetensors");
-        for padding in 0..1500 {
-            let text = "x".repeat(padding);
-            let tensor =
-                safetensors::Tensor { name: "a", dtype: Dtype::U8, shape: &[1], bytes: &[7] };
-            safetensors::write(&path, &[tensor], &[("padding", text.as_str())]).unwrap();
-            assert_eq!(read(&path).unwrap().format, Format::Safetensors, "{padding}");
-        }
-    }
-}
-
 /// The bare pickle `bytes`, which may ask for the names of `lists` only
 /// ([`names::NUMPY`] and the like).
 ///
@@ -302,5 +268,39 @@ fn collect(tree: &Tree, prefix: &str, found: &mut Vec<(String, Array)>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::array::Dtype;
+
+    #[test]
+    fn a_pickled_module_gives_the_names_of_its_state_dict() {
+        let map = |name: &str, value| Tree::Map(vec![(name.to_owned(), value)]);
+        let object = |class: &str, name: &str, value| Tree::Object {
+            class: class.to_owned(),
+            fields: vec![(name.to_owned(), value)],
+        };
+        let weight = Tree::Tensor(Array::from_f32(&[1], &[2.0]).unwrap());
+        let layer = object("Linear", "_parameters", map("weight", weight));
+        let module = object("Sequential", "_modules", map("0", layer));
+        assert_eq!(flatten(&module)[0].0, "0.weight");
+        assert_eq!(flatten(&map("ema", module))[0].0, "ema.0.weight");
+    }
+
+    /// A header of 640 bytes begins as a pickle of protocol 2 does: 0x80 0x02.
+    #[test]
+    fn headers_that_begin_like_pickles_are_safetensors_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        for padding in 0..1500 {
+            let text = "x".repeat(padding);
+            let tensor =
+                safetensors::Tensor { name: "a", dtype: Dtype::U8, shape: &[1], bytes: &[7] };
+            safetensors::write(&path, &[tensor], &[("padding", text.as_str())]).unwrap();
+            assert_eq!(read(&path).unwrap().format, Format::Safetensors, "{padding}");
+        }
     }
 }

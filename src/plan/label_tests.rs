@@ -12,7 +12,7 @@ fn a_set_can_be_labelled_and_selected() {
     let roles: Vec<Role> = label.inputs.iter().map(|input| input.role).collect();
     assert_eq!(roles[..5], [Role::Generated; 5]);
     assert_eq!(roles[5..], [Role::Labeller]);
-    assert_eq!(plan.cells[0].generated, [label.id.clone()]);
+    assert_eq!(plan.cells[0].generated, std::slice::from_ref(&label.id));
     let Work::Label(spec) = &label.work else { panic!() };
     assert_eq!((spec.by, spec.count), (LabelBy::Condition, Some(1_000_000)));
     let train = plan.job(&plan.cells[0].train).unwrap();

@@ -37,7 +37,7 @@ impl Layers {
             Ok(Arch::CnnA | Arch::Small) => {
                 stack.conv(16, 4, 2);
                 stack.conv(32, 4, 2);
-                stack.head(spec.classes as i64);
+                stack.head(spec.classes);
             }
             Ok(Arch::Verified(stages)) => {
                 let channels = 8 * stages;
@@ -46,7 +46,7 @@ impl Layers {
                     stack.conv(2 * channels, 3, 2);
                     (0..3).for_each(|_| stack.conv(2 * channels, 3, 1));
                 }
-                stack.head(spec.classes as i64);
+                stack.head(spec.classes);
             }
             // A network in a file without a name that is known here.
             Err(_) => stack.imagenet(18),

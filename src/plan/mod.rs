@@ -86,11 +86,9 @@ impl Stage {
     pub fn revision(self) -> u32 {
         match self {
             Self::Import | Self::Fit | Self::Generate | Self::Label | Self::Evaluate => 1,
-            // 2: the distance has a standard error.
-            Self::Quality => 2,
-            // 2: where images lie class by class, those held out are spread over the classes;
-            // rotations round as Pillow's do.
-            Self::Train => 2,
+            // Quality: the distance has a standard error. Training: where images lie class by
+            // class, those held out are spread over the classes; rotations round as Pillow's do.
+            Self::Quality | Self::Train => 2,
         }
     }
 }
@@ -113,6 +111,7 @@ pub fn file_name(path: &Path) -> String {
 }
 
 /// What a job does, resolved: every number that can change its result.
+#[allow(clippy::large_enum_variant)] // a plan holds one for each job, most of them the large ones
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Work {

@@ -157,7 +157,7 @@ mod tests {
         let [first, second] = [100.0, 140.0].map(|lost| lost / total * 100.0);
         let table = table(&rows).unwrap();
         assert_eq!(table.body.len(), 1);
-        let (mean, deviation) = ((first + second) / 2.0, (second - first) / 2f64.sqrt());
+        let (mean, deviation) = (f64::midpoint(first, second), (second - first) / 2f64.sqrt());
         assert_eq!(table.body[0][4], format!("−{mean:.1} ± {deviation:.1}"));
         assert!(table.body[0][2].ends_with(" ± 0.0"), "{:?}", table.body[0]);
     }

@@ -108,9 +108,9 @@ pub(super) fn best(rows: &[Row]) -> Result<Vec<Best>> {
     let mut found: Vec<Best> = Vec::new();
     for setting in settings(rows)? {
         let first = &rows[setting.group.members[0]];
-        let best = ranked(rows)
-            .iter()
-            .position(|row| setting.group.members.iter().any(|at| std::ptr::eq(*row, &rows[*at])));
+        let best = ranked(rows).iter().position(|row| {
+            setting.group.members.iter().any(|at| std::ptr::eq(*row, &raw const rows[*at]))
+        });
         let one = Best {
             name: if names.is_empty() { first.cell.clone() } else { name(first, &names) },
             rank: best.map_or(1, |at| at + 1),

@@ -373,6 +373,6 @@ mod tests {
         rows[0].axes[0].1 = "a|b<script>`x`".into();
         let text = markdown(&rows);
         assert!(text.contains("a\\|b\\<script\\>\\`x\\`"), "{text}");
-        assert!(text.contains("[") && !text.contains("<script>"));
+        assert!(text.contains('[') && !text.contains("<script>"));
     }
 }

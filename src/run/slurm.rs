@@ -262,7 +262,8 @@ impl Follower<'_> {
         for &position in positions {
             let id = &self.jobs[position].id;
             self.store.forgive(id)?;
-            lines.push_str(&format!("{id} {}\n", self.attempts[position]));
+            let line = format!("{id} {}\n", self.attempts[position]);
+            lines.push_str(&line);
         }
         sbatch::write(&list, &lines)?;
         let root = self.store.root();

@@ -78,12 +78,12 @@ const KEYS: [&str; 7] = ["cell", "clean", "robust", "pgd", "fid", "source", "cer
 /// Reads the section: one reference, or a list of them.
 pub(super) fn read(node: &Node, reader: &mut Reader) -> Vec<Reference> {
     match &node.content {
-        Content::List(items) => items.iter().filter_map(|item| one(item, reader)).collect(),
-        _ => one(node, reader).into_iter().collect(),
+        Content::List(items) => items.iter().map(|item| one(item, reader)).collect(),
+        _ => vec![one(node, reader)],
     }
 }
 
-fn one(node: &Node, reader: &mut Reader) -> Option<Reference> {
+fn one(node: &Node, reader: &mut Reader) -> Reference {
     let mut cell = Vec::new();
     let mut found = Numbers {
         clean: None,
@@ -115,7 +115,7 @@ fn one(node: &Node, reader: &mut Reader) -> Option<Reference> {
         let message = "says no number: expected clean, robust, pgd or fid";
         reader.problem(Some(node.at), "reference", message);
     }
-    Some(Reference { cell, numbers: found, at: node.at })
+    Reference { cell, numbers: found, at: node.at }
 }
 
 fn cell_of(node: &Node, reader: &mut Reader) -> Vec<Given> {

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Time between checkpoints, unless [`checkpoint_period`] says otherwise.
-const PERIOD: Duration = Duration::from_secs(120);
+const PERIOD: Duration = Duration::from_mins(2);
 /// Threads that make batches: fewer than any attack keeps waiting.
 const THREADS: usize = 2;
 /// On a device that works ahead of us the loss is looked at after so many steps.
