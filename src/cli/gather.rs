@@ -184,7 +184,8 @@ fn row(
             .map(|cost| (cost.attack.clone(), cost.seconds))
             .collect(),
         train_seconds: seconds(&cell.train),
-        generate_seconds: generates.then(|| cell.generated.iter().filter_map(seconds).sum()),
+        generate_seconds: generates
+            .then(|| plan.makers(cell).iter().filter_map(|job| seconds(&job.id)).sum()),
         fid: quality.as_ref().map(|quality| quality.fid),
         fid_error: quality.as_ref().and_then(|quality| quality.fid_error),
         fid_published: quality.is_some_and(|quality| quality.published),
@@ -205,10 +206,10 @@ fn quality(cell: &Cell, store: &Store) -> Result<Option<Quality>> {
 }
 
 fn sampler_steps(plan: &Plan, cell: &Cell) -> Option<u64> {
-    match &plan.job(cell.generated.first()?)?.work {
+    plan.makers(cell).iter().find_map(|job| match &job.work {
         Work::Generate(spec) => Some(spec.sampler.steps),
         _ => None,
-    }
+    })
 }
 
 /// The YAML name of a unit enum.

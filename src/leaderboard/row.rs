@@ -50,7 +50,7 @@ pub struct Row {
     pub attack_seconds: Vec<(String, f64)>,
     /// Wall time of training, in seconds.
     pub train_seconds: Option<f64>,
-    /// Wall time of generating the training images, in seconds.
+    /// Wall time of generating the training images and labelling them, in seconds.
     pub generate_seconds: Option<f64>,
     /// Fréchet inception distance of the generated images, where measured.
     pub fid: Option<f64>,

@@ -13,6 +13,10 @@ fn a_set_can_be_labelled_and_selected() {
     assert_eq!(roles[..5], [Role::Generated; 5]);
     assert_eq!(roles[5..], [Role::Labeller]);
     assert_eq!(plan.cells[0].generated, std::slice::from_ref(&label.id));
+    let makers = plan.makers(&plan.cells[0]);
+    let stages: Vec<Stage> = makers.iter().map(|job| job.stage).collect();
+    assert_eq!(stages[..5], [Stage::Generate; 5]);
+    assert_eq!(stages[5..], [Stage::Label]);
     let Work::Label(spec) = &label.work else { panic!() };
     assert_eq!((spec.by, spec.count), (LabelBy::Condition, Some(1_000_000)));
     let train = plan.job(&plan.cells[0].train).unwrap();

@@ -339,6 +339,16 @@ impl Plan {
     pub fn job(&self, id: &JobId) -> Option<&Job> {
         self.jobs.iter().find(|job| job.id == *id)
     }
+
+    /// The jobs that made the generated set of `cell`: where it is labelled or selected, that job
+    /// and those that drew the images.
+    pub fn makers(&self, cell: &Cell) -> Vec<&Job> {
+        let last: Vec<&Job> = cell.generated.iter().filter_map(|id| self.job(id)).collect();
+        let inputs = last.iter().flat_map(|job| &job.inputs);
+        let drawn = inputs.filter(|input| input.role == Role::Generated);
+        let first: Vec<&Job> = drawn.filter_map(|input| self.job(&input.id)).collect();
+        [first, last].concat()
+    }
 }
 
 /// What planning must know of a data set.
