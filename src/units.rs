@@ -96,6 +96,9 @@ impl<'de> Deserialize<'de> for Epsilon {
     }
 }
 
+/// Standard deviations to either side that hold 95% of a normal distribution.
+pub(crate) const NORMAL_95: f64 = 1.959_963_984_540_054;
+
 /// How many of how many: the form in which every accuracy is kept. Percents are for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Tally {
@@ -116,7 +119,7 @@ impl Tally {
         if self.total == 0 {
             return (0.0, 100.0);
         }
-        let z = 1.959_963_984_540_054;
+        let z = NORMAL_95;
         let n = self.total as f64;
         let p = self.correct as f64 / n;
         let scale = 1.0 + z * z / n;

@@ -55,7 +55,6 @@ pub struct Row {
     /// Fréchet inception distance of the generated images, where measured.
     pub fid: Option<f64>,
     /// Its standard error.
-    #[serde(default)]
     pub fid_error: Option<f64>,
     /// Whether that distance is by the Inception network, as published ones are, and not by fixed
     /// random filters.

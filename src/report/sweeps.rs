@@ -1,9 +1,12 @@
 //! Accuracy against what a suite varies: numeric axes, and ε.
 
-use crate::leaderboard::{
-    Row,
-    frame::Group,
-    row::{is_seed, number, short_axis},
+use crate::{
+    leaderboard::{
+        Row,
+        frame::Group,
+        row::{is_seed, number, short_axis},
+    },
+    units::NORMAL_95,
 };
 
 use super::{
@@ -34,21 +37,17 @@ pub(super) fn sweeps(rows: &[Row], groups: &[Group], wanted: &[String]) -> Vec<F
     figures
 }
 
-/// Standard errors to either side that hold 95% of a normal distribution.
-const NORMAL_95: f64 = 1.96;
 const BARS: &str = " Bars: 95% interval for other images of the same sampler, by a jackknife over \
                     ten parts of the set.";
 
 /// FID of the generated images against axis `name`, published values in grey.
 fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> Option<Figure> {
     let mut series: Vec<Series> = Vec::new();
-    let mut bars = false;
     let mut add =
         |label: &str, hue: Option<Hue>, (x, y): (f64, f64), error: Option<f64>, tip: String| {
             // A logarithmic axis has no place for zero.
             let around = |error: f64| ((y - NORMAL_95 * error).max(0.1 * y), y + NORMAL_95 * error);
             let interval = error.map(around);
-            bars |= interval.is_some();
             let point = Point { x, y, interval, tip };
             let at = series.iter().position(|known| known.label == label).unwrap_or_else(|| {
                 let hue = hue.unwrap_or(Hue::Series(series.len()));
@@ -91,6 +90,7 @@ fn distances(name: &str, rows: &[Row], groups: &[Group], varying: &[String]) -> 
     series.retain(|one| one.points.iter().any(|point| point.y != one.points[0].y));
     series.truncate(LINES);
     let values: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+    let bars = series.iter().flat_map(|s| &s.points).any(|point| point.interval.is_some());
     let label = axis_label(name, varying);
     (!series.is_empty()).then(|| Figure {
         name: format!("fid-by-{}", file_name(&label)),

@@ -20,6 +20,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
@@ -262,8 +263,7 @@ impl Follower<'_> {
         for &position in positions {
             let id = &self.jobs[position].id;
             self.store.forgive(id)?;
-            let line = format!("{id} {}\n", self.attempts[position]);
-            lines.push_str(&line);
+            let _ = writeln!(lines, "{id} {}", self.attempts[position]);
         }
         sbatch::write(&list, &lines)?;
         let root = self.store.root();
